@@ -1,0 +1,163 @@
+//! The conversation between the CNI plugins and the agent on a node.
+//!
+//! A plugin connects to a Unix stream socket and sends a [`Request`] as one line of JSON; the agent
+//! answers with a [`Reply`], one line of JSON. All but ADD are one line each way. ADD has two rounds:
+//!
+//! ```text
+//! plugin                                   agent
+//!   Request::Add        ──────────────────►  takes addresses
+//!                       ◄──────────────────  Reply::Assigned
+//!   makes the interface
+//!   Request::Attached   ──────────────────►  host side: sysctls, up, routes; endpoint stored
+//!                       ◄──────────────────  Reply::Done
+//! ```
+//!
+//! If the plugin hangs up before `Attached`, the agent gives the addresses back.
+//! Paths are as the host sees them. A line is at most [`MAX_LINE`] octets.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+pub mod client;
+pub mod spool;
+
+/// Where the agent listens.
+pub const SOCKET: &str = "/run/ocicat/agent.sock";
+
+/// Where releases wait that could not be done at once.
+pub const SPOOL: &str = "/var/lib/calico/pending-releases";
+
+/// The longest line either side accepts, in octets.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// What a plugin asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// A pod's interface is to be made: first round.
+    Add(Add),
+    /// The interface is there: second round of an `Add` on the same connection.
+    Attached(Attached),
+    /// A pod's interface is gone: release its addresses, forget its endpoint. Unknown ones are a success.
+    Del(Del),
+    /// Only take addresses (the stand-alone `calico-ipam`).
+    Assign(Add),
+    /// Only release them.
+    Release(Del),
+    /// Is the agent there, and does it serve? (CNI's STATUS.)
+    Status,
+}
+
+/// The sandbox that a request is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub interface: String,
+    /// `name` of the network configuration; with the container's id it makes the IPAM handle.
+    pub network: String,
+    /// The pod, if an orchestrator's runtime asks; otherwise the container stands for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+}
+
+impl Sandbox {
+    /// The id under which the sandbox's addresses are taken: `<network>.<container>`.
+    pub fn handle(&self) -> String {
+        format!("{}.{}", self.network, self.container_id)
+    }
+}
+
+/// A Kubernetes pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// `K8S_POD_NAMESPACE`.
+    pub namespace: String,
+    /// `K8S_POD_NAME`.
+    pub name: String,
+}
+
+/// What an `Add` or `Assign` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Add {
+    /// Whose interface.
+    pub sandbox: Sandbox,
+    /// The node's name as the network configuration has it; the agent refuses another than its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Whether an IPv4 address is wanted.
+    pub ipv4: bool,
+    /// Whether an IPv6 address is wanted.
+    pub ipv6: bool,
+    /// Names or CIDRs of the pools to take the IPv4 address from; empty means any that selects the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ipv4_pools: Vec<String>,
+    /// The same for IPv6.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ipv6_pools: Vec<String>,
+    /// Exactly these addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the plugin made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// MAC of the interface inside, `aa:bb:cc:dd:ee:ff`.
+    pub mac: String,
+    /// Index of the node's side in the node's namespace.
+    pub host_index: u32,
+}
+
+/// What a `Del` or `Release` is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Del {
+    /// Whose interface.
+    pub sandbox: Sandbox,
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// To `Add` and `Assign`.
+    Assigned(Assigned),
+    /// To everything else: it is done, or will be whatever happens.
+    Done,
+    /// It is not done.
+    Error(Failure),
+}
+
+/// The addresses of a pod and the facts its interface is made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// One of each family asked for.
+    pub addresses: Vec<AssignedAddress>,
+    /// Name of the node's side, `cali…`; empty for `Assign`.
+    pub host_interface: String,
+    /// MTU for the interface, unless the network configuration says another.
+    pub mtu: u32,
+}
+
+/// An address and the block it is from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length of its block.
+    pub block_length: u8,
+}
+
+/// Why something is not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The CNI error code: 7 invalid configuration, 11 try again later, 999 anything else.
+    pub code: u32,
+    /// What failed, in a sentence.
+    pub message: String,
+    /// Cause and next step.
+    #[serde(default)]
+    pub details: String,
+}

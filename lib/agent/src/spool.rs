@@ -1,0 +1,94 @@
+//! Releases that could not be done at once, remembered on disk until the agent does them.
+//!
+//! A file for each, named after the IPAM handle and the interface, so that remembering twice is remembering once.
+//! The plugin writes when there is no agent, the agent when there is no datastore; the agent empties it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::Del;
+
+/// A remembered release.
+#[derive(Debug)]
+pub struct Pending {
+    /// Its file, to be removed when it is done.
+    pub path: PathBuf,
+    /// What to release, or why the file cannot be read.
+    pub del: Result<Del, String>,
+}
+
+/// Remembers a release; on return it is on disk.
+///
+/// # Errors
+/// The file system's, with the path in the text.
+pub fn remember(directory: &Path, del: &Del) -> io::Result<()> {
+    let at = |error: io::Error, path: &Path| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    fs::create_dir_all(directory).map_err(|error| at(error, directory))?;
+    let name = file_name(del);
+    let (path, draft) = (directory.join(&name), directory.join(format!(".{name}.{}", std::process::id())));
+    let write = || -> io::Result<()> {
+        let mut file = fs::File::create(&draft)?;
+        file.write_all(&serde_json::to_vec(del)?)?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)?;
+        fs::File::open(directory)?.sync_all()
+    };
+    write().map_err(|error| at(error, &path))
+}
+
+/// All remembered releases; none if the directory does not exist.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn pending(directory: &Path) -> io::Result<Vec<Pending>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if hidden {
+            continue;
+        }
+        let del = fs::read(&path)
+            .map_err(|error| error.to_string())
+            .and_then(|octets| serde_json::from_slice(&octets).map_err(|error| error.to_string()));
+        found.push(Pending { path, del });
+    }
+    Ok(found)
+}
+
+/// The handle and the interface with everything but plain characters replaced, and short enough for a file.
+fn file_name(del: &Del) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '_' || c == '-' { c } else { '_' };
+    let text = format!("{}.{}", del.sandbox.handle(), del.sandbox.interface);
+    text.trim_start_matches('.').chars().map(plain).take(200).collect::<String>() + ".json"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sandbox;
+
+    #[test]
+    fn a_release_is_remembered_once() {
+        let directory = std::env::temp_dir().join(format!("ocicat-spool-{}", std::process::id()));
+        let sandbox =
+            Sandbox { container_id: "c/1".into(), interface: "eth0".into(), network: "net".into(), pod: None };
+        let del = Del { sandbox };
+        remember(&directory, &del).unwrap();
+        remember(&directory, &del).unwrap();
+        fs::write(directory.join("broken.json"), "{").unwrap();
+        let mut found = pending(&directory).unwrap();
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        assert_eq!(found.len(), 2);
+        assert!(found[0].del.is_err());
+        assert_eq!(found[1].del.as_ref(), Ok(&del));
+        fs::remove_dir_all(&directory).unwrap();
+        assert!(pending(&directory).unwrap().is_empty());
+    }
+}
