@@ -1,0 +1,11 @@
+//! What every daemon does alike: logs, metrics, health, and stopping when told to.
+
+mod health;
+mod http;
+mod logs;
+mod stop;
+
+pub use health::{Health, Reporter, Verdict};
+pub use http::{ServeError, serve_http};
+pub use logs::{LogFormat, LogOptions, LogsError, init_logs};
+pub use stop::terminated;
