@@ -1,0 +1,172 @@
+//! What a back end must do.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use calico_api::{Key, Kind, Owner};
+use futures::stream::BoxStream;
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// A store's name for one version of a value (or, of a listing, of everything); opaque, compared for equality only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Revision(pub String);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A stored value in canonical JSON; its `metadata.resourceVersion` is its revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// What it is stored under.
+    pub key: Key,
+    /// `apiVersion`, `kind`, `metadata`, `spec` and perhaps `status`.
+    pub value: Value,
+    /// The version of this value.
+    pub revision: Revision,
+}
+
+/// Something in the store that cannot be read. It is reported, and it does not hide its neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fault {
+    /// The kind it was stored as.
+    pub kind: Kind,
+    /// Its key, if that much could be read.
+    pub key: Option<Key>,
+    /// The store's own name for it: an etcd key, an object's name.
+    pub name: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Which resources of a kind a list or watch is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// All of them, in every namespace.
+    #[default]
+    All,
+    /// Those in a namespace.
+    Namespace(String),
+    /// Those that belong to a node: affinities of the owner `host:<node>`, workload endpoints on it, the node itself.
+    Node(String),
+}
+
+impl Filter {
+    /// Whether it lets through what is stored under `key`.
+    ///
+    /// A key is enough: the name of a workload endpoint begins with its node's.
+    pub fn admits(&self, key: &Key) -> bool {
+        match (self, key) {
+            (Self::All, _) => true,
+            (Self::Namespace(namespace), key) => key.namespace() == Some(namespace),
+            (Self::Node(node), Key::Affinity { owner: Owner::Host(owner), .. }) => owner == node,
+            (Self::Node(node), Key::Named { kind: Kind::WorkloadEndpoint, name, .. }) => name
+                .strip_prefix(&node.replace('-', "--"))
+                .and_then(|rest| rest.strip_prefix('-'))
+                // A second dash is one inside the name of another node.
+                .is_some_and(|rest| !rest.starts_with('-')),
+            (Self::Node(node), Key::Named { kind: Kind::Node, name, .. }) => name == node,
+            (Self::Node(_), _) => false,
+        }
+    }
+
+    /// Whether it has a meaning for the kind.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if resources of the kind belong to no node, or have no namespace.
+    pub fn check(&self, kind: Kind, operation: &'static str) -> Result<()> {
+        let reason = match self {
+            Self::Namespace(_) if !kind.namespaced() => "it has no namespaces",
+            Self::Node(_) if !matches!(kind, Kind::BlockAffinity | Kind::WorkloadEndpoint | Kind::Node) => {
+                "it belongs to no node"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::NotSupported { operation, kind, reason: reason.to_owned() })
+    }
+}
+
+/// All resources of a kind at one revision.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Those that could be read.
+    pub entries: Vec<Entry>,
+    /// Those that could not.
+    pub faults: Vec<Fault>,
+    /// From where a watch continues.
+    pub revision: Revision,
+}
+
+/// One step of a watch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Created or updated.
+    Put(Entry),
+    /// Gone, at this revision.
+    Delete {
+        /// What was stored there.
+        key: Key,
+        /// From where a watch continues.
+        revision: Revision,
+    },
+    /// Updated to something unreadable.
+    Fault(Fault),
+    /// Nothing changed, but a watch may continue from here.
+    Bookmark(Revision),
+}
+
+/// A raw watch. It ends, or yields an error and then ends, when the connection is lost or the revision was compacted.
+pub type Changes = BoxStream<'static, Result<Change>>;
+
+/// A store. Values are canonical JSON; a back end translates to its own format and back.
+///
+/// Tombstones (`spec.deleted: true` of IPAM's records) are a matter of the Kubernetes back end: it writes
+/// them, finishes those it finds, and never returns one.
+#[async_trait]
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// What it is and where, for people: `sqlite /var/lib/calico/calico.db`.
+    fn describe(&self) -> String;
+
+    /// The present value.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound); [`Error::Corrupt`](crate::Error::Corrupt) if it cannot be read.
+    async fn get(&self, key: &Key) -> Result<Entry>;
+
+    /// All values of a kind that the filter lets through, at one revision.
+    async fn list(&self, kind: Kind, filter: &Filter) -> Result<Listing>;
+
+    /// Stores a value where there is none.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`](crate::Error::AlreadyExists).
+    async fn create(&self, key: &Key, value: Value) -> Result<Entry>;
+
+    /// Replaces the value that has this revision.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`](crate::Error::Conflict) if it has another by now, [`Error::NotFound`](crate::Error::NotFound) if it is gone.
+    async fn update(&self, key: &Key, value: Value, revision: &Revision) -> Result<Entry>;
+
+    /// Replaces only the status of the value that has this revision; where a store knows no difference, all of it.
+    async fn update_status(&self, key: &Key, value: Value, revision: &Revision) -> Result<Entry> {
+        self.update(key, value, revision).await
+    }
+
+    /// Deletes a value, only at this revision if one is given; returns what was deleted
+    /// (`null` for the value if it could not be read).
+    ///
+    /// # Errors
+    /// [`Error::Conflict`](crate::Error::Conflict), [`Error::NotFound`](crate::Error::NotFound).
+    async fn delete(&self, key: &Key, revision: Option<&Revision>) -> Result<Entry>;
+
+    /// What happens to the values of a kind after `from`.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`](crate::Error::Compacted), here or as an item, if the store has forgotten what came after `from`.
+    async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes>;
+}
