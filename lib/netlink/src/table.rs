@@ -1,0 +1,300 @@
+//! How do the routes of one owner come to be as desired, and everybody else's stay as they are?
+//!
+//! Which routes are ours is told by the kernel itself (a protocol number, an interface), through the predicate that a
+//! [`RouteTable`] is made with, so a restarted process knows its own again: it resyncs, wants what it wants, and
+//! writes only the difference.
+//!
+//! A route is replaced in one step, never removed first. The kernel's *replace* does not ask whose route it replaces,
+//! so a route is added with *exclusive* when none of ours is known in its place, and before a replacement, and when an
+//! addition is refused, what is there is looked at. A foreign route in our place is an error for that key, repeated
+//! until it is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use calico_delta::Delta;
+
+use crate::error::{Cause, Error, Result};
+use crate::monitor::Event;
+use crate::route::{Route, RouteFilter, RouteKey};
+use crate::socket::Socket;
+
+/// So many keys are looked up one by one; for more, their tables are listed.
+const SINGLE_LOOKS: usize = 32;
+
+/// The desired routes of one owner against the kernel's.
+pub struct RouteTable {
+    ours: Box<dyn Fn(&Route) -> bool + Send + Sync>,
+    filter: RouteFilter,
+    delta: Delta<RouteKey, Route>,
+    /// Routes of ours beyond the first of a key, as found by the last resync.
+    surplus: Vec<Route>,
+    stale: bool,
+    sweep: bool,
+}
+
+impl RouteTable {
+    /// A table of the routes for which `ours` holds, of all families and tables. Nothing is known about the kernel's
+    /// routes before [`RouteTable::resync`], and nothing is removed before [`RouteTable::set_sweep`].
+    pub fn new(ours: impl Fn(&Route) -> bool + Send + Sync + 'static) -> Self {
+        let delta = Delta::with_comparison(Route::is_met_by);
+        let filter = RouteFilter::default();
+        Self { ours: Box::new(ours), filter, delta, surplus: Vec::new(), stale: true, sweep: false }
+    }
+
+    /// The same, reading only routes that pass `filter`: all of ours must.
+    pub fn with_filter(mut self, filter: RouteFilter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Desires a route, instead of what was desired under its key.
+    pub fn want(&mut self, route: Route) {
+        let route = route.normalized();
+        self.delta.want(route.key(), route);
+    }
+
+    /// Desires no route under this key.
+    pub fn unwant(&mut self, key: &RouteKey) {
+        self.delta.unwant(key);
+    }
+
+    /// The desired routes, in the order of their keys.
+    pub fn desired(&self) -> impl Iterator<Item = &Route> {
+        self.delta.desired().values()
+    }
+
+    /// Our routes in the kernel, as far as we know.
+    pub fn actual(&self) -> impl Iterator<Item = &Route> {
+        self.delta.actual().values()
+    }
+
+    /// Whether our routes may be removed that are not desired. Off at the start: what is desired is not known before
+    /// every source of it has spoken.
+    pub fn set_sweep(&mut self, sweep: bool) {
+        self.sweep = sweep;
+    }
+
+    /// Learns from a change in the kernel, ours or foreign.
+    pub fn notice(&mut self, event: &Event) {
+        match event {
+            Event::Route(route) if (self.ours)(route) => self.delta.seen(route.key(), route.clone()),
+            Event::Route(route) => {
+                // Somebody's route came to the place of ours, and took it or stands beside it: see when applying.
+                self.delta.gone(&route.key());
+            }
+            Event::RouteGone(route) if (self.ours)(route) => self.notice_gone(route),
+            Event::Link(link) if !link.up => self.notice_dead(|hop| hop.interface == Some(link.index)),
+            Event::LinkGone(link) => self.notice_dead(|hop| hop.interface == Some(link.index)),
+            Event::AddressGone(address) => {
+                let source = Some(address.network.addr());
+                self.forget(|route| route.source == source);
+            }
+            Event::Overrun => self.stale = true,
+            Event::RouteGone(_) | Event::Link(_) | Event::Address(_) => {}
+        }
+    }
+
+    /// Looks at all routes. Needed at the start, after [`Event::Overrun`], and now and then to be sure.
+    ///
+    /// # Errors
+    /// The kernel's; then what was known stays.
+    pub fn resync(&mut self, socket: &mut Socket) -> Result<()> {
+        let mut actual: BTreeMap<RouteKey, Route> = BTreeMap::new();
+        let mut surplus = Vec::new();
+        for route in socket.routes(&self.filter)?.into_iter().filter(|route| (self.ours)(route)) {
+            match actual.entry(route.key()) {
+                std::collections::btree_map::Entry::Vacant(place) => {
+                    place.insert(route);
+                }
+                std::collections::btree_map::Entry::Occupied(_) => surplus.push(route),
+            }
+        }
+        self.delta.resync(actual);
+        self.surplus = surplus;
+        self.stale = false;
+        Ok(())
+    }
+
+    /// Whether [`RouteTable::resync`] is needed before [`RouteTable::apply`] can be right.
+    pub fn needs_resync(&self) -> bool {
+        self.stale
+    }
+
+    /// Whether there is nothing to look at, nothing to write and nothing that may be removed.
+    pub fn in_sync(&self) -> bool {
+        let desired = self.delta.desired();
+        let removable = self.sweep && !self.surplus.is_empty();
+        let pending = self.delta.dirty().any(|key| self.sweep || desired.contains_key(key));
+        !(self.stale || removable || pending)
+    }
+
+    /// Changes the kernel's routes to the desired ones: additions and replacements first, then removals. One failure
+    /// does not stop the others, and what failed is tried again the next time. Writes nothing when nothing differs.
+    pub fn apply(&mut self, socket: &mut Socket) -> Vec<(RouteKey, Error)> {
+        let plan = self.delta.plan();
+        let mut failures = Vec::new();
+        let (replacements, additions): (Vec<_>, Vec<_>) =
+            plan.upserts.into_iter().partition(|(key, _)| self.delta.actual().contains_key(key));
+        let additions = additions.into_iter().map(|(_, route)| route).collect();
+        let mut contested: Vec<Route> = replacements.into_iter().map(|(_, route)| route).collect();
+        for (route, error) in self.write(socket, "add", additions, Route::add) {
+            if error.is_exists() {
+                contested.push(route);
+            } else {
+                failures.push((route.key(), error));
+            }
+        }
+        self.replace(socket, contested, &mut failures);
+        if self.sweep {
+            self.remove(socket, plan.deletes, &mut failures);
+        }
+        failures
+    }
+
+    /// Sends changes; those that succeeded count as seen, those that failed are returned.
+    fn write(
+        &mut self,
+        socket: &mut Socket,
+        verb: &str,
+        routes: Vec<Route>,
+        request: impl Fn(&Route) -> crate::message::Request,
+    ) -> Vec<(Route, Error)> {
+        let mut failures = socket.change_routes(verb, &routes, request).into_iter().peekable();
+        let mut failed = Vec::new();
+        for (index, route) in routes.into_iter().enumerate() {
+            match failures.next_if(|(place, _)| *place == index) {
+                Some((_, error)) => failed.push((route, error)),
+                None => self.delta.seen(route.key(), route),
+            }
+        }
+        failed
+    }
+
+    /// Writes routes in whose place there is or may be another, unless it is foreign.
+    fn replace(&mut self, socket: &mut Socket, routes: Vec<Route>, failures: &mut Vec<(RouteKey, Error)>) {
+        if routes.is_empty() {
+            return;
+        }
+        let holders = match self.look(socket, &routes) {
+            Ok(holders) => holders,
+            Err(error) => {
+                let text = error.to_string();
+                let explain = |route: &Route| {
+                    let cause = Cause::Io(std::io::Error::other(text.clone()));
+                    (route.key(), Error::new(format_args!("replace route {route}"), cause))
+                };
+                failures.extend(routes.iter().map(explain));
+                return;
+            }
+        };
+        let mut writable = Vec::new();
+        for route in routes {
+            let key = route.key();
+            let holder = holders.get(&key).map(Vec::as_slice).unwrap_or_default();
+            if let Some(foreign) = holder.iter().find(|holder| !(self.ours)(holder)) {
+                self.delta.gone(&key);
+                let cause = Cause::Foreign { protocol: foreign.protocol };
+                failures.push((key, Error::new(format_args!("add route {route}"), cause)));
+                continue;
+            }
+            match holder {
+                [only] if route.is_met_by(only) => self.delta.seen(key, only.clone()),
+                _ => writable.push(route),
+            }
+        }
+        let failed = self.write(socket, "replace", writable, Route::replace);
+        failures.extend(failed.into_iter().map(|(route, error)| (route.key(), error)));
+    }
+
+    /// What the kernel holds in the places of these routes.
+    fn look(&self, socket: &mut Socket, routes: &[Route]) -> Result<BTreeMap<RouteKey, Vec<Route>>> {
+        let mut holders: BTreeMap<RouteKey, Vec<Route>> = BTreeMap::new();
+        let mut unknown: BTreeSet<RouteKey> = routes.iter().map(Route::key).collect();
+        if unknown.len() <= SINGLE_LOOKS {
+            for route in routes {
+                // Tells only the best route to one address, so another than ours proves nothing.
+                let found = socket.route_to(route.destination.network())?;
+                if let Some(found) = found.filter(|found| found.key() == route.key()) {
+                    unknown.remove(&found.key());
+                    holders.entry(found.key()).or_default().push(found);
+                }
+            }
+        }
+        let tables: BTreeSet<(bool, u32)> =
+            unknown.iter().map(|key| (key.destination.addr().is_ipv4(), key.table)).collect();
+        for (ipv4, table) in tables {
+            let filter = RouteFilter { ipv4: Some(ipv4), table: Some(table), protocol: None };
+            for route in socket.routes(&filter)? {
+                if unknown.contains(&route.key()) {
+                    holders.entry(route.key()).or_default().push(route);
+                }
+            }
+        }
+        Ok(holders)
+    }
+
+    fn remove(&mut self, socket: &mut Socket, keys: Vec<RouteKey>, failures: &mut Vec<(RouteKey, Error)>) {
+        // Without next hops: whatever became of them, of this key, kind and protocol there is one to remove.
+        let bare = |route: &Route| Route { next_hops: Vec::new(), source: None, ..route.clone() };
+        let routes: Vec<Route> = keys.iter().filter_map(|key| self.delta.actual().get(key)).map(bare).collect();
+        let mut refused = socket.change_routes("delete", &routes, Route::delete).into_iter().peekable();
+        for (index, route) in routes.iter().enumerate() {
+            match refused.next_if(|(place, _)| *place == index) {
+                Some((_, error)) if !error.is_not_found() => failures.push((route.key(), error)),
+                _ => {
+                    self.delta.gone(&route.key());
+                }
+            }
+        }
+        let surplus = std::mem::take(&mut self.surplus);
+        let refused = socket.change_routes("delete", &surplus, Route::delete);
+        for (index, error) in refused.into_iter().filter(|(_, error)| !error.is_not_found()) {
+            if let Some(route) = surplus.get(index) {
+                failures.push((route.key(), error));
+                self.surplus.push(route.clone());
+            }
+        }
+    }
+
+    /// One of ours is gone, or of an IPv6 route some next hops.
+    fn notice_gone(&mut self, gone: &Route) {
+        let key = gone.key();
+        let Some(actual) = self.delta.actual().get(&key) else { return };
+        let mut rest = actual.clone();
+        rest.next_hops.retain(|hop| !gone.next_hops.contains(hop));
+        let partial = key.destination.addr().is_ipv6() && !rest.next_hops.is_empty();
+        if partial && rest.next_hops.len() < actual.next_hops.len() {
+            self.delta.seen(key, rest);
+        } else {
+            // If it was an older one, the addition will find the newer in its place.
+            self.delta.gone(&key);
+        }
+    }
+
+    /// Next hops have died. The kernel removes an IPv4 route with its last one and says nothing; of IPv6 it tells.
+    fn notice_dead(&mut self, dead: impl Fn(&crate::NextHop) -> bool) {
+        self.forget(|route| {
+            let ipv4 = route.destination.addr().is_ipv4();
+            ipv4 && !route.next_hops.is_empty() && route.next_hops.iter().all(&dead)
+        });
+    }
+
+    fn forget(&mut self, lost: impl Fn(&Route) -> bool) {
+        let keys: Vec<RouteKey> = self.delta.actual().iter().filter(|(_, r)| lost(r)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.delta.gone(&key);
+        }
+    }
+}
+
+impl fmt::Debug for RouteTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteTable")
+            .field("desired", &self.delta.desired().len())
+            .field("actual", &self.delta.actual().len())
+            .field("stale", &self.stale)
+            .field("sweep", &self.sweep)
+            .finish_non_exhaustive()
+    }
+}
