@@ -131,6 +131,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// What it is and where, for people: `sqlite /var/lib/calico/calico.db`.
     fn describe(&self) -> String;
 
+    /// The word that a store of this sort adds to `clusterType` in `ClusterInformation`: `kdd` for Kubernetes.
+    fn cluster_type(&self) -> &'static str {
+        ""
+    }
+
     /// The present value.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod backend;
 pub mod config;
 mod error;
 mod initialize;
+pub mod kubernetes;
 pub mod sqlite;
 mod store;
 mod value;

@@ -1,0 +1,128 @@
+//! One kind's way through list, watch, failure and back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use calico_api::Kind;
+use futures::StreamExt;
+
+use super::Update;
+use super::backoff::{Backoff, random};
+use super::snapshot::Snapshot;
+use crate::{Backend, Changes, Error, Filter};
+
+/// A watch that lasted so long was a good one.
+const LASTING: Duration = Duration::from_secs(5);
+
+/// What a source says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Event {
+    /// Something for the watcher.
+    Update(Update),
+    /// The first snapshot is complete.
+    Synced,
+    /// An attempt failed; others follow.
+    Failed(String),
+    /// The store answers.
+    Well,
+}
+
+/// The watch of one kind.
+pub(super) struct Source {
+    backend: Arc<dyn Backend>,
+    kind: Kind,
+    filter: Filter,
+    snapshot: Snapshot,
+    synced: bool,
+    failing: bool,
+    changes: Option<(Changes, Instant)>,
+    backoff: Backoff,
+    /// How long to wait before the next attempt.
+    wait: Option<Duration>,
+    ready: VecDeque<Event>,
+}
+
+impl Source {
+    /// A source that has not begun.
+    pub(super) fn new(backend: Arc<dyn Backend>, kind: Kind, filter: Filter) -> Self {
+        Self {
+            backend,
+            kind,
+            filter,
+            snapshot: Snapshot::default(),
+            synced: false,
+            failing: false,
+            changes: None,
+            backoff: Backoff::default(),
+            wait: None,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// What it says next; there is always something, sooner or later.
+    pub(super) async fn next(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return event;
+            }
+            if let Some(wait) = self.wait.take() {
+                tokio::time::sleep(wait).await;
+            }
+            if let Err(error) = self.step().await {
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Does the one thing that comes next.
+    async fn step(&mut self) -> Result<(), Error> {
+        if let Some((changes, _)) = &mut self.changes {
+            match changes.next().await {
+                Some(change) => {
+                    let update = self.snapshot.change(change?);
+                    self.backoff.reset();
+                    self.ready.extend(update.map(Event::Update));
+                }
+                None => self.close(),
+            }
+            return Ok(());
+        }
+        let at = match self.snapshot.at() {
+            Some(at) => at.clone(),
+            None => {
+                let listing = self.backend.list(self.kind, &self.filter).await?;
+                let at = listing.revision.clone();
+                self.ready.extend(self.snapshot.list(listing).into_iter().map(Event::Update));
+                if !std::mem::replace(&mut self.synced, true) {
+                    self.ready.push_back(Event::Synced);
+                }
+                at
+            }
+        };
+        let changes = self.backend.watch(self.kind, &self.filter, &at).await?;
+        self.changes = Some((changes, Instant::now()));
+        if std::mem::take(&mut self.failing) {
+            self.ready.push_back(Event::Well);
+        }
+        Ok(())
+    }
+
+    /// Gives up the present watch, and waits before the next.
+    fn close(&mut self) {
+        if self.changes.take().is_some_and(|(_, since)| since.elapsed() >= LASTING) {
+            self.backoff.reset();
+        }
+        self.wait = Some(self.backoff.next(random()));
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.close();
+        if matches!(error, Error::Compacted(_)) {
+            self.snapshot.lose();
+        } else {
+            self.failing = true;
+            self.ready.push_back(Event::Failed(error.to_string()));
+        }
+    }
+}
