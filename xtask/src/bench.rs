@@ -1,0 +1,26 @@
+//! `cargo xtask bench`.
+
+use anyhow::{Result, bail};
+
+use crate::build::{self, Profile};
+use crate::setup::{self, Purpose};
+use crate::shell::{cargo, privileged, run, say, target};
+
+/// Builds, then measures.
+pub(crate) fn all(name: Option<&str>, arguments: &[String]) -> Result<()> {
+    if !matches!(name, None | Some("cni" | "idle" | "functions")) {
+        bail!("there is no bench {}; there are cni, idle and functions", name.unwrap_or_default());
+    }
+    setup::install(Purpose::Everything)?;
+    say("building in release");
+    build::programs(Profile::Release)?;
+    for bench in ["cni", "idle"] {
+        if name.is_none_or(|name| name == bench) {
+            run(privileged(target().join("release/bench")).arg(bench).args(arguments))?;
+        }
+    }
+    if name.is_none_or(|name| name == "functions") {
+        run(cargo().args(["bench", "--workspace", "--benches"]))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! `cargo xtask test`.
+
+use anyhow::Result;
+
+use crate::build::{self, Profile};
+use crate::setup::{self, Purpose};
+use crate::shell::{cargo, is_root, run, say, target};
+
+/// Installs and builds what is missing, then runs every test.
+pub(crate) fn all(arguments: &[String]) -> Result<()> {
+    setup::install(Purpose::Everything)?;
+    say("building the programs under test");
+    build::programs(Profile::Debug)?;
+    run(std::process::Command::new(target().join("debug/lab-servers")).arg("build"))?;
+
+    let mut tests = cargo();
+    tests.args(["test", "--workspace"]).args(arguments);
+    if !is_root() {
+        // Namespaces need root; compiling does not.
+        tests.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo --preserve-env");
+    }
+    run(&mut tests)
+}
