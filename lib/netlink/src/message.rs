@@ -198,3 +198,62 @@ pub(crate) fn ip_octets(address: std::net::IpAddr) -> Vec<u8> {
 pub(crate) fn family(address: std::net::IpAddr) -> u8 {
     (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Address, Link, Neighbour, Route};
+    use proptest::prelude::*;
+
+    /// Octets that are likely to look like a message: small lengths, kinds that mean something.
+    fn datagram() -> impl Strategy<Value = Vec<u8>> {
+        let attribute = (0..24_u16, 0..35_u16, prop::collection::vec(any::<u8>(), 0..24))
+            .prop_map(|(length, kind, value)| [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &value].concat());
+        let fixed = prop::collection::vec(prop_oneof![Just(0_u8), Just(2), Just(10), any::<u8>()], 0..24);
+        let message = (0..96_u32, 0..30_u16, any::<u16>(), fixed, prop::collection::vec(attribute, 0..5)).prop_map(
+            |(length, kind, flags, fixed, attributes)| {
+                [
+                    &length.to_ne_bytes()[..],
+                    &kind.to_ne_bytes(),
+                    &flags.to_ne_bytes(),
+                    &[0; 8],
+                    &fixed,
+                    &attributes.concat(),
+                ]
+                .concat()
+            },
+        );
+        prop_oneof![
+            prop::collection::vec(message, 0..4).prop_map(|messages| messages.concat()),
+            prop::collection::vec(any::<u8>(), 0..200),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn reading_octets_never_panics_and_ends(octets in datagram()) {
+            for message in messages(&octets).chain([Message { kind: 0, flags: 0, sequence: 0, body: &octets }]) {
+                let _ = (Link::parse(message), Address::parse(message), Neighbour::parse(message), message.error());
+                if let Some(route) = Route::parse(message) {
+                    prop_assert_eq!(route.clone().normalized(), route);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_with_its_text_is_read() {
+        let mut body = (-101_i32).to_ne_bytes().to_vec();
+        body.extend_from_slice(&[0; HEADER]);
+        body.extend_from_slice(&[8, 0, 1, 0, b'n', b'o', b'!', 0]);
+        let message = Message { kind: libc::NLMSG_ERROR as u16, flags: CAPPED | ACK_TLVS, sequence: 1, body: &body };
+        assert_eq!(message.error(), (101, "no!".to_owned()));
+    }
+
+    #[test]
+    fn a_request_that_does_not_fit_is_refused() {
+        let mut request = Request::new(libc::RTM_NEWROUTE, 0, &[0; 12]);
+        request.attribute(libc::RTA_DST, &[0; 70_000]);
+        assert!(request.finish(1, 0).is_err());
+    }
+}

@@ -16,7 +16,7 @@ use calico_delta::Delta;
 
 use crate::error::{Cause, Error, Result};
 use crate::monitor::Event;
-use crate::route::{Route, RouteFilter, RouteKey};
+use crate::route::{NextHop, Route, RouteFilter, RouteKey};
 use crate::socket::Socket;
 
 /// So many keys are looked up one by one; for more, their tables are listed.
@@ -29,6 +29,8 @@ pub struct RouteTable {
     delta: Delta<RouteKey, Route>,
     /// Routes of ours beyond the first of a key, as found by the last resync.
     surplus: Vec<Route>,
+    /// Interfaces that are off or gone, as far as we were told.
+    down: BTreeSet<u32>,
     stale: bool,
     sweep: bool,
 }
@@ -39,7 +41,8 @@ impl RouteTable {
     pub fn new(ours: impl Fn(&Route) -> bool + Send + Sync + 'static) -> Self {
         let delta = Delta::with_comparison(Route::is_met_by);
         let filter = RouteFilter::default();
-        Self { ours: Box::new(ours), filter, delta, surplus: Vec::new(), stale: true, sweep: false }
+        let (surplus, down) = (Vec::new(), BTreeSet::new());
+        Self { ours: Box::new(ours), filter, delta, surplus, down, stale: true, sweep: false }
     }
 
     /// The same, reading only routes that pass `filter`: all of ours must.
@@ -84,14 +87,16 @@ impl RouteTable {
                 self.delta.gone(&route.key());
             }
             Event::RouteGone(route) if (self.ours)(route) => self.notice_gone(route),
-            Event::Link(link) if !link.up => self.notice_dead(|hop| hop.interface == Some(link.index)),
-            Event::LinkGone(link) => self.notice_dead(|hop| hop.interface == Some(link.index)),
+            Event::Link(link) if link.up => {
+                self.down.remove(&link.index);
+            }
+            Event::Link(link) | Event::LinkGone(link) => self.notice_down(link.index),
             Event::AddressGone(address) => {
                 let source = Some(address.network.addr());
                 self.forget(|route| route.source == source);
             }
             Event::Overrun => self.stale = true,
-            Event::RouteGone(_) | Event::Link(_) | Event::Address(_) => {}
+            Event::RouteGone(_) | Event::Address(_) => {}
         }
     }
 
@@ -272,12 +277,20 @@ impl RouteTable {
         }
     }
 
-    /// Next hops have died. The kernel removes an IPv4 route with its last one and says nothing; of IPv6 it tells.
-    fn notice_dead(&mut self, dead: impl Fn(&crate::NextHop) -> bool) {
-        self.forget(|route| {
-            let ipv4 = route.destination.addr().is_ipv4();
-            ipv4 && !route.next_hops.is_empty() && route.next_hops.iter().all(&dead)
-        });
+    /// An interface is off. The kernel removes an IPv4 route whose last next hop is dead and says nothing; of IPv6 it
+    /// tells.
+    fn notice_down(&mut self, interface: u32) {
+        if !self.down.insert(interface) {
+            return;
+        }
+        let down = std::mem::take(&mut self.down);
+        let ipv4 = |route: &&Route| route.destination.addr().is_ipv4();
+        // Where we left the interface to the kernel and were not yet told which it took, anything may have happened.
+        let unknown = self.actual().filter(ipv4).flat_map(|route| &route.next_hops).any(|hop| hop.interface.is_none());
+        self.stale |= unknown;
+        let dead = |hop: &NextHop| hop.interface.is_some_and(|interface| down.contains(&interface));
+        self.forget(|route| ipv4(&route) && !route.next_hops.is_empty() && route.next_hops.iter().all(dead));
+        self.down = down;
     }
 
     fn forget(&mut self, lost: impl Fn(&Route) -> bool) {
