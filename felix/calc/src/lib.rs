@@ -11,5 +11,7 @@ mod block;
 mod calc;
 mod endpoint;
 
+pub use calico_api::Key;
+
 pub use calc::{Calc, Change, Claim, Settings, Update};
 pub use endpoint::{EndpointId, Interface, Unusable};

@@ -1,0 +1,265 @@
+//! The dataplane against a real kernel, each test in a network namespace of its own.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use calico_netlink::{
+    Event, Link, LinkChange, Monitor, NextHop, Route, RouteFilter, RouteKind, Socket, Veth, namespace, sysctl,
+};
+use felix_calc::{Change, EndpointId, Interface, Key};
+use felix_dataplane::{AttachError, Dataplane, HOST_MAC, Settings};
+
+/// A namespace of its own, a socket of ours in it, and the dataplane under test.
+struct World {
+    socket: Socket,
+    dataplane: Dataplane,
+}
+
+fn world(test: impl FnOnce(World) + Send) {
+    namespace::inside(namespace::create().unwrap(), || {
+        sysctl::write(&["net", "ipv4", "ip_forward"], "1").unwrap();
+        sysctl::write(&["net", "ipv6", "conf", "all", "forwarding"], "1").unwrap();
+        let mut socket = Socket::open().unwrap();
+        let lo = socket.link("lo").unwrap().unwrap();
+        socket.change_link(lo.index, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+        test(World { socket, dataplane: Dataplane::open(Settings::default()).unwrap() });
+    })
+    .unwrap();
+}
+
+fn endpoint(name: &str) -> Key {
+    Key::Handle(name.to_owned())
+}
+
+fn wanted(name: &str, addresses: &[&str]) -> Change {
+    let [orchestrator, workload] = [const { String::new() }; 2];
+    let id = EndpointId { orchestrator, workload, endpoint: "eth0".to_owned(), key: endpoint(name) };
+    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    let interface = Interface { endpoint: id, container: "c".to_owned(), addresses };
+    Change::Interface { name: name.to_owned(), wanted: Some(interface) }
+}
+
+fn hole(network: &str, wanted: bool) -> Change {
+    Change::BlackHole { network: network.parse().unwrap(), wanted }
+}
+
+impl World {
+    /// A workload's interface as the plugin makes it: down, with another MAC. The other end is up.
+    fn veth(&mut self, name: &str) -> Link {
+        let peer_name = format!("p{name}");
+        let veth = Veth { name, peer_name: &peer_name, ..Veth::default() };
+        self.socket.add_veth(&veth).unwrap();
+        let peer = self.socket.link(&peer_name).unwrap().unwrap();
+        self.socket.change_link(peer.index, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+        self.socket.link(name).unwrap().unwrap()
+    }
+
+    fn take(&mut self, changes: impl IntoIterator<Item = Change>) {
+        changes.into_iter().for_each(|change| self.dataplane.change(change));
+    }
+
+    fn apply(&mut self) {
+        let failures = self.dataplane.apply().unwrap().failures;
+        assert!(failures.is_empty(), "{failures:?}");
+    }
+
+    /// Routes of the main table, as `destination[ blackhole] interface protocol metric`, without those of protocol kernel.
+    fn routes(&mut self) -> BTreeSet<String> {
+        let filter = RouteFilter { table: Some(254), ..RouteFilter::default() };
+        let links = self.socket.links().unwrap();
+        let describe = |route: Route| {
+            let name = |hop: &NextHop| {
+                let link = links.iter().find(|link| Some(link.index) == hop.interface);
+                link.map_or("?".to_owned(), |link| link.name.clone())
+            };
+            let to = match route.kind {
+                RouteKind::Blackhole => "blackhole".to_owned(),
+                _ => route.next_hops.iter().map(name).collect::<Vec<_>>().join("+"),
+            };
+            format!("{} {to} {} {}", route.destination, route.protocol, route.metric)
+        };
+        let all = self.socket.routes(&filter).unwrap();
+        all.into_iter().filter(|route| route.protocol != 2).map(describe).collect()
+    }
+
+    /// Serves notifications until the routes are these.
+    #[track_caller]
+    fn becomes(&mut self, expected: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            if self.dataplane.notice().unwrap() {
+                self.apply();
+            }
+            let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+            let routes = self.routes();
+            if routes == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{routes:?} did not become {expected:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn attach(&mut self, name: &str, addresses: &[&str]) -> Link {
+        let link = self.veth(name);
+        self.take([wanted(name, addresses)]);
+        self.dataplane.attach(&endpoint(name), name, link.index).unwrap();
+        self.socket.link(name).unwrap().unwrap()
+    }
+}
+
+#[test]
+fn an_attached_workload_has_its_routes_parameters_and_gateway_address() {
+    world(|mut world| {
+        world.take([Change::InSync, hole("10.244.0.0/26", true), hole("fd00::/122", true)]);
+        world.apply();
+        let link = world.attach("cali-a", &["10.244.0.1/32", "fd00::1/128"]);
+        assert!(link.up && link.mac == Some(HOST_MAC));
+        world.becomes(&[
+            "10.244.0.0/26 blackhole 80 0",
+            "10.244.0.1/32 cali-a 80 1024",
+            "fd00::/122 blackhole 80 1024",
+            "fd00::1/128 cali-a 80 1024",
+        ]);
+        for (family, parameter, value) in [
+            ("ipv4", "proxy_arp", "1"),
+            ("ipv4", "route_localnet", "1"),
+            ("ipv4", "forwarding", "1"),
+            ("ipv6", "proxy_ndp", "1"),
+            ("ipv6", "forwarding", "1"),
+            ("ipv6", "accept_ra", "0"),
+            ("ipv6", "accept_dad", "0"),
+        ] {
+            assert_eq!(sysctl::read(&["net", family, "conf", "cali-a", parameter]).unwrap(), value, "{parameter}");
+        }
+        assert_eq!(sysctl::read(&["net", "ipv4", "neigh", "cali-a", "proxy_delay"]).unwrap(), "0");
+        let gateway = "fe80::ecee:eeff:feee:eeee".parse::<std::net::IpAddr>().unwrap();
+        let held = |address: &calico_netlink::Address| address.index == link.index && address.network.addr() == gateway;
+        let addresses = world.socket.addresses().unwrap();
+        assert!(addresses.iter().any(|address| held(address) && address.is_usable()), "{addresses:?}");
+    });
+}
+
+#[test]
+fn what_others_delete_or_replace_comes_back_by_notification() {
+    world(|mut world| {
+        world.take([Change::InSync, hole("10.244.0.0/26", true)]);
+        world.attach("cali-a", &["10.244.0.1/32", "fd00::1/128"]);
+        let all = ["10.244.0.0/26 blackhole 80 0", "10.244.0.1/32 cali-a 80 1024", "fd00::1/128 cali-a 80 1024"];
+        world.becomes(&all);
+
+        let filter = RouteFilter { protocol: Some(80), ..RouteFilter::default() };
+        let ours = world.socket.routes(&filter).unwrap();
+        assert_eq!(ours.len(), 3);
+        for route in &ours {
+            world.socket.delete_route(route).unwrap();
+            world.becomes(&all);
+        }
+        for route in &ours {
+            world.socket.delete_route(route).unwrap();
+        }
+        world.becomes(&all);
+
+        // Somebody leads the pod's address elsewhere.
+        let lo = world.socket.link("lo").unwrap().unwrap().index;
+        for protocol in [3, 12] {
+            let stolen = Route::unicast("10.244.0.1/32".parse().unwrap(), [NextHop::dev(lo)], protocol);
+            world.socket.replace_route(&stolen.with_metric(1024)).unwrap();
+            world.becomes(&all);
+        }
+    });
+}
+
+#[test]
+fn a_restarted_dataplane_finds_everything_as_it_should_be_and_writes_nothing() {
+    world(|mut world| {
+        let state = || [wanted("cali-a", &["10.244.0.1/32", "fd00::1/128"]), hole("10.244.0.0/26", true)];
+        world.attach("cali-a", &["10.244.0.1/32", "fd00::1/128"]);
+        world.take(state());
+        world.take([Change::InSync]);
+        world.becomes(&["10.244.0.0/26 blackhole 80 0", "10.244.0.1/32 cali-a 80 1024", "fd00::1/128 cali-a 80 1024"]);
+
+        world.dataplane = Dataplane::open(Settings::default()).unwrap();
+        let mut witness = Monitor::open().unwrap();
+        world.apply(); // before it knows what is desired
+        world.take(state());
+        world.take([Change::InSync]);
+        world.apply();
+        world.dataplane.resync();
+        world.apply();
+        let events: Vec<Event> = witness.receive().unwrap();
+        assert_eq!(events, []);
+        assert_eq!(world.dataplane.route_count(), 3);
+        assert!(!world.dataplane.is_due());
+    });
+}
+
+#[test]
+fn nothing_is_removed_before_in_sync_and_then_only_what_is_ours() {
+    world(|mut world| {
+        let link = world.veth("cali-a");
+        world.socket.change_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+        let lo = world.socket.link("lo").unwrap().unwrap().index;
+        let pod = |text: &str, protocol| Route::unicast(text.parse().unwrap(), [NextHop::dev(link.index)], protocol);
+        for route in [
+            pod("10.244.0.1/32", 3).with_metric(1024), // Calico's, wanted: adopted
+            pod("10.244.0.2/32", 3),                   // Calico's of an older release, of a pod that is gone
+            pod("10.244.0.3/32", 12),                  // BGP's
+            pod("10.244.0.4/32", 80),
+            Route::blackhole("10.244.9.0/26".parse().unwrap(), 80),
+            Route::unicast("10.244.8.0/26".parse().unwrap(), [NextHop::dev(lo)], 3),
+        ] {
+            world.socket.add_route(&route).unwrap();
+        }
+        let before = world.routes();
+        world.take([wanted("cali-a", &["10.244.0.1/32"])]);
+        world.apply();
+        assert_eq!(world.routes(), before);
+        world.take([Change::InSync]);
+        world.apply();
+        world.becomes(&["10.244.0.1/32 cali-a 80 1024", "10.244.0.3/32 cali-a 12 0", "10.244.8.0/26 lo 3 0"]);
+    });
+}
+
+#[test]
+fn routes_follow_an_interface_that_is_made_again_goes_down_or_loses_its_address_to_a_newer_one() {
+    world(|mut world| {
+        world.take([Change::InSync]);
+        let first = world.attach("cali-a", &["10.244.0.1/32"]);
+        world.becomes(&["10.244.0.1/32 cali-a 80 1024"]);
+
+        world.socket.delete_link(first.index).unwrap();
+        world.becomes(&[]);
+        let second = world.veth("cali-a");
+        assert_ne!(second.index, first.index);
+        world.becomes(&[]);
+        let switch = |up| LinkChange { up: Some(up), ..LinkChange::default() };
+        world.socket.change_link(second.index, &switch(true)).unwrap();
+        world.becomes(&["10.244.0.1/32 cali-a 80 1024"]);
+        world.socket.change_link(second.index, &switch(false)).unwrap();
+        world.becomes(&[]);
+        world.socket.change_link(second.index, &switch(true)).unwrap();
+        world.becomes(&["10.244.0.1/32 cali-a 80 1024"]);
+
+        // The address is given out again before its last holder's interface is gone.
+        world.attach("cali-b", &["10.244.0.1/32"]);
+        world.becomes(&["10.244.0.1/32 cali-b 80 1024"]);
+        world.take([Change::Interface { name: "cali-a".to_owned(), wanted: None }]);
+        world.becomes(&["10.244.0.1/32 cali-b 80 1024"]);
+    });
+}
+
+#[test]
+fn attaching_what_is_not_there_or_anothers_is_refused() {
+    world(|mut world| {
+        world.take([Change::InSync, wanted("cali-a", &["10.244.0.1/32"])]);
+        let refused = world.dataplane.attach(&endpoint("cali-a"), "cali-a", 7).unwrap_err();
+        assert!(matches!(refused, AttachError::NotThere { index: 7, .. }), "{refused}");
+        let link = world.veth("cali-a");
+        let refused = world.dataplane.attach(&endpoint("cali-a"), "cali-a", link.index + 1).unwrap_err();
+        assert!(matches!(refused, AttachError::NotThere { .. }), "{refused}");
+        let refused = world.dataplane.attach(&endpoint("other"), "cali-a", link.index).unwrap_err();
+        assert!(matches!(refused, AttachError::Taken { .. }), "{refused}");
+        world.becomes(&[]);
+    });
+}
