@@ -1,0 +1,218 @@
+//! What the RIB is told about itself, its peers and its own routes.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use crate::{Asn, Attributes, ClusterId, Community, Context, Families, LargeCommunity, Prefix, RouterId};
+
+/// A peer, as the shell numbers them: small numbers, densely, since they index a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The configuration of a RIB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RibConfig {
+    /// Our BGP identifier: what comes back with it as ORIGINATOR_ID is ours.
+    pub router_id: RouterId,
+    /// Most paths used at once for a prefix.
+    pub multipath: usize,
+    /// Whether a path counts only once [`Rib::set_next_hop`](super::Rib::set_next_hop) says that its next hop can be
+    /// reached. Off for a reflector outside the network that it serves: there every next hop is as near as any other.
+    pub resolve_next_hops: bool,
+}
+
+impl RibConfig {
+    /// A RIB of a node: sixteen paths, next hops resolved.
+    pub fn new(router_id: RouterId) -> Self {
+        Self { router_id, multipath: 16, resolve_next_hops: true }
+    }
+}
+
+/// What the RIB must know of a peer while its session is up.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// The peer's address: last tie-breaker, and the next hop that is never sent to it.
+    pub address: IpAddr,
+    /// The peer's BGP identifier.
+    pub router_id: RouterId,
+    /// The peer's AS.
+    pub peer_as: Asn,
+    /// Our AS towards it.
+    pub local_as: Asn,
+    /// On which facts messages to it are coded; families and internal or not are among them.
+    pub context: Context,
+    /// It is a client of ours (RFC 4456), in the cluster `cluster_id`.
+    pub client: bool,
+    /// Our cluster, if we reflect.
+    pub cluster_id: Option<ClusterId>,
+    /// Which next hop to send.
+    pub next_hop: NextHopMode,
+    /// Our address as a next hop for IPv4; without one, paths that need it are not sent.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Our address as a next hop for IPv6; without one, paths that need it are not sent.
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// How often our AS may be in the AS_PATH of what it sends.
+    pub allowed_local_as: u8,
+    /// Judges what it sends; `None` accepts all.
+    pub import: Option<Policy>,
+    /// Judges what is sent to it; `None` accepts all. Peers that share a policy (the same `Arc`) share their updates.
+    pub export: Option<Policy>,
+}
+
+/// Which next hop is sent to a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NextHopMode {
+    /// Unchanged to internal peers, ourselves to external ones.
+    #[default]
+    Auto,
+    /// Always ourselves.
+    Own,
+    /// Unchanged wherever there is one.
+    Keep,
+}
+
+/// Judges a path; pure, so that the same path always has the same verdict while the policy is the same `Arc`.
+pub type Policy = Arc<dyn Fn(&Candidate<'_>) -> Verdict + Send + Sync>;
+
+/// A path on which a [`Policy`] is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// What the path is for.
+    pub prefix: Prefix,
+    /// Its attributes. On import as received; on export as they would be sent, but that LOCAL_PREF is always there.
+    pub attributes: &'a Attributes,
+    /// Where it is from.
+    pub source: Source,
+    /// The peer's AS.
+    pub peer_as: Asn,
+    /// Our AS towards the peer.
+    pub local_as: Asn,
+}
+
+/// Where a path is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Ourselves.
+    Local(LocalKind),
+    /// A peer.
+    Peer {
+        /// Which.
+        peer: PeerId,
+        /// Whether in another AS.
+        external: bool,
+    },
+}
+
+/// What an own route is for, so that policies can tell them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LocalKind {
+    /// A block of this node.
+    #[default]
+    Block,
+    /// An address or a range of services.
+    Service,
+    /// A route of the kernel.
+    Kernel,
+}
+
+/// What a [`Policy`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The path counts as it is.
+    Accept,
+    /// The path counts with these attributes.
+    Replace(Attributes),
+    /// The path does not count.
+    Reject,
+}
+
+/// A route of our own, to be advertised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalRoute {
+    /// What it is for.
+    pub kind: LocalKind,
+    /// The gateway, which internal peers are told in place of us.
+    pub gateway: Option<IpAddr>,
+    /// The LOCAL_PREF for internal peers.
+    pub local_pref: u32,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// Communities.
+    pub communities: Vec<Community>,
+    /// Large communities.
+    pub large_communities: Vec<LargeCommunity>,
+}
+
+impl LocalRoute {
+    /// The metric of Calico's normal routes.
+    pub const NORMAL_METRIC: u32 = 1024;
+
+    /// LOCAL_PREF of a route with this metric, as Calico's speakers have it since 3.32.
+    pub fn local_pref(metric: u32) -> u32 {
+        0x7fff_ffff_u32.saturating_sub(metric)
+    }
+}
+
+/// A route of normal metric, with ourselves as the next hop.
+impl Default for LocalRoute {
+    fn default() -> Self {
+        Self {
+            kind: LocalKind::Block,
+            gateway: None,
+            local_pref: Self::local_pref(Self::NORMAL_METRIC),
+            med: None,
+            communities: Vec::new(),
+            large_communities: Vec::new(),
+        }
+    }
+}
+
+/// How a next hop can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Reachability {
+    /// Not at all, or only through another BGP path: paths with it are held back.
+    #[default]
+    Unreachable,
+    /// At this distance; 0 on a connected link.
+    Reachable {
+        /// The kernel's metric or a coarse stand-in; the same scale on all nodes.
+        metric: u32,
+    },
+}
+
+impl PeerConfig {
+    /// An ordinary peer: no client, next hops by the rule, no policy. `local` is our end of the session.
+    pub fn new(address: IpAddr, local: IpAddr, local_as: Asn, negotiated: &crate::Negotiated) -> Self {
+        let (next_hop_v4, next_hop_v6) = match local {
+            IpAddr::V4(v4) => (Some(v4), None),
+            IpAddr::V6(v6) => (None, Some(v6)),
+        };
+        Self {
+            address,
+            router_id: negotiated.router_id,
+            peer_as: negotiated.peer_as,
+            local_as,
+            context: negotiated.context,
+            client: false,
+            cluster_id: None,
+            next_hop: NextHopMode::Auto,
+            next_hop_v4,
+            next_hop_v6,
+            allowed_local_as: 0,
+            import: None,
+            export: None,
+        }
+    }
+
+    /// The families of the session.
+    pub fn families(&self) -> Families {
+        self.context.families
+    }
+}
