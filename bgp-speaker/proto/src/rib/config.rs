@@ -62,7 +62,7 @@ pub struct PeerConfig {
     pub allowed_local_as: u8,
     /// Judges what it sends; `None` accepts all.
     pub import: Option<Policy>,
-    /// Judges what is sent to it; `None` accepts all. Peers that share a policy (the same `Arc`) share their updates.
+    /// Judges what is sent to it; `None` accepts all. Peers that share a policy share their updates.
     pub export: Option<Policy>,
 }
 
@@ -78,8 +78,37 @@ pub enum NextHopMode {
     Keep,
 }
 
-/// Judges a path; pure, so that the same path always has the same verdict while the policy is the same `Arc`.
-pub type Policy = Arc<dyn Fn(&Candidate<'_>) -> Verdict + Send + Sync>;
+/// Judges paths. Clones are one policy: peers that share it share their updates.
+#[derive(Clone)]
+pub struct Policy(Arc<Judge>);
+
+type Judge = dyn Fn(&Candidate<'_>) -> Verdict + Send + Sync;
+
+impl Policy {
+    /// A policy of a function, which must be pure: the same verdict for the same path, always.
+    pub fn new(judge: impl Fn(&Candidate<'_>) -> Verdict + Send + Sync + 'static) -> Self {
+        Self(Arc::new(judge))
+    }
+
+    /// What it says of a path.
+    pub fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        (self.0)(candidate)
+    }
+}
+
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Policy {}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Policy")
+    }
+}
 
 /// A path on which a [`Policy`] is asked.
 #[derive(Clone, Copy, Debug)]
