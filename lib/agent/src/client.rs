@@ -58,6 +58,15 @@ impl Client {
     pub fn connect(socket: &Path, patience: Duration) -> Result<Self, ClientError> {
         let not_there = |source| ClientError::NotThere { socket: socket.to_owned(), source };
         let stream = UnixStream::connect(socket).map_err(not_there)?;
+        Self::over(stream, socket, patience)
+    }
+
+    /// Speaks over a connection that somebody else opened to `socket`.
+    ///
+    /// # Errors
+    /// [`ClientError::NotThere`] if the connection does not take a time limit.
+    pub fn over(stream: UnixStream, socket: &Path, patience: Duration) -> Result<Self, ClientError> {
+        let not_there = |source| ClientError::NotThere { socket: socket.to_owned(), source };
         stream.set_read_timeout(Some(patience)).map_err(not_there)?;
         stream.set_write_timeout(Some(patience)).map_err(not_there)?;
         Ok(Self { reader: BufReader::new(stream), socket: socket.to_owned(), patience })

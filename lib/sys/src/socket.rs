@@ -1,9 +1,13 @@
-//! Which options of a socket does BGP need that the safe crates lack?
+//! Which options and calls of sockets do we need that the safe crates lack?
 
 use std::io;
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
 
 /// The longest TCP MD5 key, in octets (`TCP_MD5SIG_MAXKEYLEN`).
 pub const MAX_MD5_KEY: usize = 80;
@@ -83,6 +87,43 @@ pub fn set_receive_buffer(socket: impl AsFd, octets: usize) -> io::Result<()> {
     set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &value)
 }
 
+/// Connects to a Unix stream socket, waiting no longer than `patience` (and no less than a microsecond) for a listener
+/// whose queue is full. The standard library's `connect` would wait for ever.
+///
+/// # Errors
+/// `ENOENT` and `ECONNREFUSED` if nobody listens, `EAGAIN` when the patience is over, `ENAMETOOLONG`.
+pub fn connect_unix(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    // SAFETY: sockaddr_un is plain old data; all zeroes is a valid value.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let name = path.as_os_str().as_bytes();
+    // The last octet stays zero.
+    if name.len() >= address.sun_path.len() || name.contains(&0) {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (place, octet) in address.sun_path.iter_mut().zip(name) {
+        *place = *octet as libc::c_char;
+    }
+    // SAFETY: socket takes integers only.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was just opened, so it is open and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let patience = patience.max(Duration::from_micros(1));
+    let limit = libc::timeval {
+        tv_sec: libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX),
+        // Below a million, so it fits whatever the type is.
+        tv_usec: patience.subsec_micros() as libc::suseconds_t,
+    };
+    set(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit)?;
+    let length = offset_of!(libc::sockaddr_un, sun_path) + name.len() + 1;
+    // SAFETY: the kernel reads `length` octets of the structure, which is at least that long, and keeps no pointer.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length as libc::socklen_t) };
+    if result == 0 { Ok(socket.into()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The address as a socket address with port 0.
 fn address(address: IpAddr) -> libc::sockaddr_storage {
     // SAFETY: sockaddr_storage is plain old data; all zeroes is a valid value (family AF_UNSPEC).
@@ -129,8 +170,8 @@ mod tests {
     use crate::namespace;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::UnixListener;
     use std::process::Command;
-    use std::time::Duration;
 
     /// Runs in an own namespace with the loopback up.
     fn with_loopback<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -173,16 +214,15 @@ mod tests {
     }
 
     /// A TCP socket that is not connected: the key must be set before.
-    fn stream_socket(family: libc::c_int) -> std::os::fd::OwnedFd {
-        use std::os::fd::FromRawFd;
+    fn stream_socket(family: libc::c_int) -> OwnedFd {
         // SAFETY: socket takes integers only.
         let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
         assert!(fd >= 0);
         // SAFETY: it was just opened, so it is ours alone.
-        unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) }
+        unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
-    fn connect(socket: std::os::fd::OwnedFd, to: std::net::SocketAddr) -> TcpStream {
+    fn connect(socket: OwnedFd, to: std::net::SocketAddr) -> TcpStream {
         let mut storage = address(to.ip());
         let length = match to {
             std::net::SocketAddr::V4(_) => {
@@ -230,5 +270,20 @@ mod tests {
     fn a_receive_buffer_may_exceed_the_systems_limit() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         set_receive_buffer(&socket, 4 << 20).unwrap();
+    }
+
+    #[test]
+    fn a_listener_whose_queue_is_full_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("ocicat-sys-{}.sock", std::process::id()));
+        let _listener = UnixListener::bind(&path).unwrap();
+        let patience = Duration::from_millis(5);
+        let attempts: Vec<_> = (0..10_000).map_while(|_| connect_unix(&path, patience).ok()).collect();
+        assert!(!attempts.is_empty());
+        let error = connect_unix(&path, patience).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(connect_unix(&path, patience).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let long = "x".repeat(200);
+        assert_eq!(connect_unix(Path::new(&long), patience).unwrap_err().raw_os_error(), Some(libc::ENAMETOOLONG));
     }
 }
