@@ -8,6 +8,7 @@
 mod backend;
 pub mod config;
 mod error;
+pub mod etcd;
 mod initialize;
 pub mod kubernetes;
 pub mod sqlite;
@@ -16,7 +17,7 @@ mod value;
 pub mod watch;
 
 pub use backend::{Backend, Change, Changes, Entry, Fault, Filter, Listing, Revision};
-pub use config::{Config, EtcdConfig, KubernetesConfig, Pem, connect};
+pub use config::{Config, ConfigError, EtcdConfig, KubernetesConfig, Pem, connect};
 pub use error::Error;
 pub use initialize::ensure_initialized;
 pub use store::{List, Store, decode};

@@ -1,6 +1,17 @@
 //! Which store, and how it is reached: from `calicoctl.cfg` or from the environment.
+//!
+//! The file wins entirely, the two are never merged. Each variable of the environment is looked up with the
+//! prefix `CALICO_` first, then without.
+
+mod meaning;
+mod raw;
+
+use std::path::{Path, PathBuf};
 
 use crate::{Result, Store};
+
+/// The file that is read if none is named.
+pub const DEFAULT_FILE: &str = "/etc/calico/calicoctl.cfg";
 
 /// Where the SQLite store is unless `SQLITE_PATH` or `sqlitePath` says otherwise.
 pub const DEFAULT_SQLITE_PATH: &str = "/var/lib/calico/ocicat.db";
@@ -56,8 +67,10 @@ pub struct KubernetesConfig {
 /// How an etcd v3 cluster is reached.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EtcdConfig {
-    /// URLs of its members.
+    /// URLs of its members; empty if `discovery_srv` says where they are.
     pub endpoints: Vec<String>,
+    /// A domain whose SRV records of the service `etcd-client` name the members.
+    pub discovery_srv: Option<String>,
     /// User and password.
     pub credentials: Option<(String, String)>,
     /// The client's certificate and key.
@@ -85,15 +98,88 @@ impl std::fmt::Debug for Pem {
     }
 }
 
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {reason}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The file is not YAML, or not a `CalicoAPIConfig`.
+    #[error("invalid config file {place}: {reason}")]
+    File {
+        /// The file.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A value is wrong, missing, or contradicts another.
+    #[error("{place}: {key}: {reason}")]
+    Value {
+        /// The file, or `environment`.
+        place: String,
+        /// The field or the variable.
+        key: String,
+        /// The value, and what is wrong with it.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// The configuration in a file's text; `path` is named in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names file, key and value.
+    pub fn from_file_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        meaning::config(&raw::from_file_text(text, path)?)
+    }
+
+    /// The configuration in the environment that `get` looks into.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names variable and value.
+    pub fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        meaning::config(&raw::from_environment(get))
+    }
+
+    /// The configuration in the file that is named, or else in the default file if it exists, or else in the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] also if the named file does not exist.
+    pub fn load(file: Option<&Path>, get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::from_file_text(&text, path),
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Self::from_environment(get),
+            Err(error) => Err(ConfigError::Read { path: path.to_owned(), reason: error.to_string() }),
+        }
+    }
+}
+
 /// Opens the store.
 ///
 /// # Errors
 /// If it cannot be reached; the text names it.
 pub async fn connect(config: &Config) -> Result<Store> {
     match config {
-        Config::Sqlite { path } => Ok(Store::new(crate::sqlite::Sqlite::open(path).await?)),
-        Config::Etcd(_) | Config::Kubernetes(_) => {
-            Err(crate::Error::Unavailable { store: format!("{config:?}"), reason: String::new() })
+        Config::Sqlite { path } => {
+            // A machine's first use; any other directory is the operator's to make.
+            if path == DEFAULT_SQLITE_PATH
+                && let Some(directory) = Path::new(path).parent()
+            {
+                // What this cannot do, opening the file will say.
+                let _ = std::fs::create_dir_all(directory);
+            }
+            Ok(Store::new(crate::sqlite::Sqlite::open(path).await?))
         }
+        Config::Etcd(config) => Ok(Store::new(crate::etcd::Etcd::connect(config).await?)),
+        Config::Kubernetes(config) => Ok(Store::new(crate::kubernetes::Kubernetes::connect(config).await?)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! Calico's etcd v3 mode: the same keys, the same JSON, the same transactions, so that both may use one etcd.
+
+mod codec;
+mod connect;
+mod key;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use calico_api::{Key, Kind};
+use etcd_client::{
+    Client, Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse,
+    TxnResponse,
+};
+use serde_json::Value;
+
+use self::connect::{PATIENCE, explain, is_compacted, refused, silent};
+use self::key::Place;
+use crate::{Backend, Changes, Entry, Error, EtcdConfig, Fault, Filter, Listing, Result, Revision, value};
+
+/// How many keys one request of a listing asks for.
+const PAGE: i64 = 1000;
+
+/// The largest answer that is accepted, in octets: a page of large values, or a burst of changes.
+const MESSAGE_LIMIT: usize = 256 << 20;
+
+/// How often a listing begins anew because etcd compacted while it was read.
+const TRIES: usize = 3;
+
+/// An etcd v3 cluster.
+#[derive(Clone)]
+pub struct Etcd {
+    client: Client,
+    name: Arc<str>,
+}
+
+impl fmt::Debug for Etcd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Etcd").field(&self.name).finish()
+    }
+}
+
+fn revision(number: i64) -> Revision {
+    Revision(number.to_string())
+}
+
+impl Etcd {
+    /// Connects to a cluster and sees whether it answers.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] within some seconds, [`Error::Unauthorized`]; both name the members.
+    pub async fn connect(config: &EtcdConfig) -> Result<Self> {
+        let endpoints = config.endpoints.clone();
+        let name: Arc<str> = format!("etcd {}", endpoints.join(",")).into();
+        let client = connect::client(config, &endpoints, &name).await?;
+        let etcd = Self { client, name };
+        let key = Key::named(Kind::ClusterInformation, "default");
+        let path = etcd.path(&key)?;
+        etcd.get_kv(path, Some(GetOptions::new().with_keys_only())).await?;
+        Ok(etcd)
+    }
+
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn path(&self, key: &Key) -> Result<String> {
+        key::path(key).map_err(|reason| Error::Encode { key: key.clone(), reason: reason.to_owned() })
+    }
+
+    /// Awaits an answer, but not for ever.
+    async fn answer<T>(&self, call: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, Trouble> {
+        match tokio::time::timeout(PATIENCE, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Trouble::Etcd(error)),
+            Err(_) => Err(Trouble::Silent),
+        }
+    }
+
+    fn explain(&self, trouble: &Trouble) -> Error {
+        match trouble {
+            Trouble::Etcd(error) => explain(&self.name, error),
+            Trouble::Silent => silent(&self.name),
+        }
+    }
+
+    async fn try_get(&self, path: String, options: Option<GetOptions>) -> Result<GetResponse, Trouble> {
+        let mut client = self.client.kv_client().max_decoding_message_size(MESSAGE_LIMIT);
+        self.answer(async { client.get(path, options).await }).await
+    }
+
+    async fn get_kv(&self, path: String, options: Option<GetOptions>) -> Result<GetResponse> {
+        self.try_get(path, options).await.map_err(|trouble| self.explain(&trouble))
+    }
+
+    async fn transact(&self, key: &Key, txn: Txn) -> Result<TxnResponse> {
+        let mut client = self.client.kv_client().max_decoding_message_size(MESSAGE_LIMIT);
+        self.answer(async { client.txn(txn).await }).await.map_err(|trouble| match &trouble {
+            Trouble::Etcd(error) => match (self.explain(&trouble), refused(error)) {
+                (Error::Unavailable { .. }, Some(reason)) => Error::Rejected { key: key.clone(), reason },
+                (error, _) => error,
+            },
+            Trouble::Silent => self.explain(&trouble),
+        })
+    }
+
+    /// One listing of a range at one revision, page by page.
+    async fn read_range(&self, first: &str, end: &str) -> Result<(Vec<KeyValue>, i64), Trouble> {
+        let (mut all, mut at, mut from) = (Vec::new(), 0, first.as_bytes().to_vec());
+        loop {
+            // Revision 0 is the present one.
+            let options = GetOptions::new().with_range(end).with_limit(PAGE).with_revision(at);
+            let mut client = self.client.kv_client().max_decoding_message_size(MESSAGE_LIMIT);
+            let mut page = self.answer(async { client.get(from.clone(), Some(options)).await }).await?;
+            if at == 0 {
+                at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
+            }
+            let more = page.more();
+            all.append(&mut page.take_kvs());
+            match all.last() {
+                Some(last) if more => {
+                    from = last.key().to_vec();
+                    from.push(0);
+                }
+                _ => return Ok((all, at)),
+            }
+        }
+    }
+
+    /// Why a transaction that wanted `key` at a revision did nothing.
+    fn missed(key: &Key, response: &TxnResponse) -> Error {
+        let there = response
+            .op_responses()
+            .into_iter()
+            .any(|op| matches!(op, TxnOpResponse::Get(got) if !got.kvs().is_empty()));
+        if there { Error::Conflict(key.clone()) } else { Error::NotFound(key.clone()) }
+    }
+}
+
+/// Why there is no answer.
+enum Trouble {
+    Etcd(etcd_client::Error),
+    Silent,
+}
+
+/// The revision of a transaction that wrote.
+fn written(response: &TxnResponse) -> Revision {
+    revision(response.header().map_or(0, etcd_client::ResponseHeader::revision))
+}
+
+/// A stored pair as an entry or a fault; `None` if it is something that does not concern us.
+fn entry(kind: Kind, filter: &Filter, kv: &KeyValue) -> Option<std::result::Result<Entry, Fault>> {
+    let path = String::from_utf8_lossy(kv.key());
+    match key::parse(kind, &path) {
+        Place::Key(key) => {
+            filter.admits(&key).then(|| codec::decode(key, &path, kv.value(), revision(kv.mod_revision())))
+        }
+        Place::Strange => Some(Err(watch::strange(kind, &path))),
+        Place::Other => None,
+    }
+}
+
+#[async_trait]
+impl Backend for Etcd {
+    fn describe(&self) -> String {
+        self.name.to_string()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Entry> {
+        let path = self.path(key)?;
+        let response = self.get_kv(path.clone(), None).await?;
+        let kv = response.kvs().first().ok_or_else(|| Error::NotFound(key.clone()))?;
+        codec::decode(key.clone(), &path, kv.value(), revision(kv.mod_revision())).map_err(Error::Corrupt)
+    }
+
+    async fn list(&self, kind: Kind, filter: &Filter) -> Result<Listing> {
+        filter.check(kind, "list")?;
+        let (first, end) = key::range(kind, filter);
+        let mut tries = 0;
+        let (kvs, at) = loop {
+            match self.read_range(&first, &end).await {
+                Ok(all) => break all,
+                Err(Trouble::Etcd(error)) if is_compacted(&error) && tries < TRIES => tries += 1,
+                Err(trouble) => return Err(self.explain(&trouble)),
+            }
+        };
+        let mut listing = Listing { revision: revision(at), ..Listing::default() };
+        for found in kvs.iter().filter_map(|kv| entry(kind, filter, kv)) {
+            match found {
+                Ok(entry) => listing.entries.push(entry),
+                Err(fault) => listing.faults.push(fault),
+            }
+        }
+        Ok(listing)
+    }
+
+    async fn create(&self, key: &Key, mut value: Value) -> Result<Entry> {
+        let path = self.path(key)?;
+        value::strip(&mut value);
+        value::check_write(key, &value)?;
+        value::give_identity(key.kind(), &mut value);
+        let stored = codec::encode(key, &value)?;
+        let txn = Txn::new().when([Compare::version(path.clone(), CompareOp::Equal, 0)]).and_then([TxnOp::put(
+            path.clone(),
+            stored.clone(),
+            None,
+        )]);
+        let response = self.transact(key, txn).await?;
+        if !response.succeeded() {
+            return Err(Error::AlreadyExists(key.clone()));
+        }
+        codec::decode(key.clone(), &path, &stored, written(&response)).map_err(Error::Corrupt)
+    }
+
+    async fn update(&self, key: &Key, mut value: Value, expected: &Revision) -> Result<Entry> {
+        let path = self.path(key)?;
+        value::strip(&mut value);
+        value::check_write(key, &value)?;
+        let expected: i64 = expected.0.parse().map_err(|_| Error::Conflict(key.clone()))?;
+        if !value::knows_identity(key.kind(), &value) {
+            match self.get(key).await {
+                Ok(present) => value::keep_identity(&mut value, &present.value),
+                Err(Error::Corrupt(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let stored = codec::encode(key, &value)?;
+        let txn = Txn::new()
+            .when([Compare::mod_revision(path.clone(), CompareOp::Equal, expected)])
+            .and_then([TxnOp::put(path.clone(), stored.clone(), None)])
+            .or_else([TxnOp::get(path.clone(), Some(GetOptions::new().with_keys_only()))]);
+        let response = self.transact(key, txn).await?;
+        if !response.succeeded() {
+            return Err(Self::missed(key, &response));
+        }
+        codec::decode(key.clone(), &path, &stored, written(&response)).map_err(Error::Corrupt)
+    }
+
+    async fn delete(&self, key: &Key, expected: Option<&Revision>) -> Result<Entry> {
+        let path = self.path(key)?;
+        let compare = match expected {
+            Some(expected) => {
+                let expected: i64 = expected.0.parse().map_err(|_| Error::Conflict(key.clone()))?;
+                Compare::mod_revision(path.clone(), CompareOp::Equal, expected)
+            }
+            None => Compare::version(path.clone(), CompareOp::Greater, 0),
+        };
+        let txn = Txn::new()
+            .when([compare])
+            .and_then([TxnOp::delete(path.clone(), Some(DeleteOptions::new().with_prev_key()))])
+            .or_else([TxnOp::get(path.clone(), Some(GetOptions::new().with_keys_only()))]);
+        let response = self.transact(key, txn).await?;
+        if !response.succeeded() {
+            return Err(Self::missed(key, &response));
+        }
+        let deleted = response.op_responses().into_iter().find_map(|op| match op {
+            TxnOpResponse::Delete(mut deleted) => deleted.take_prev_kvs().pop(),
+            _ => None,
+        });
+        let kv = deleted.ok_or_else(|| Error::NotFound(key.clone()))?;
+        let at = revision(kv.mod_revision());
+        // What cannot be read can still be deleted.
+        Ok(codec::decode(key.clone(), &path, kv.value(), at.clone()).unwrap_or_else(|_| Entry {
+            key: key.clone(),
+            value: Value::Null,
+            revision: at,
+        }))
+    }
+
+    async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes> {
+        filter.check(kind, "watch")?;
+        watch::watch(self, kind, filter, from).await
+    }
+}
