@@ -159,13 +159,13 @@ impl Allocator {
     /// One round; returns how often others were first.
     async fn round(&mut self, jobs: &mut [Job<'_>], refused: &mut BTreeSet<IpNet>, now: Timestamp) -> u32 {
         self.read_doubtful(refused).await;
+        jobs.iter_mut().flat_map(|job| &mut job.needs).for_each(|need| need.planned = None);
         let mut draft = Draft::default();
         let (mut gave_up, mut to_claim) = (false, None);
         let mut waiting: Vec<(usize, IpNet)> = Vec::new();
         for (index, job) in jobs.iter_mut().enumerate().filter(|(_, job)| job.is_open()) {
             let view = self.view(now);
             for need in job.needs.iter_mut().filter(|need| need.got.is_none()) {
-                need.planned = None;
                 match draft.next_step(&view, &need.want, &job.holder, refused) {
                     Step::Take { block, address } => need.planned = Some(Assigned { address, block }),
                     Step::Held { block, address } => {
@@ -312,7 +312,7 @@ impl Allocator {
             let of_block = |job: &&mut Job<'_>| {
                 job.needs.iter().any(|need| need.got.is_none() && need.planned.is_some_and(|p| p.block == *cidr))
             };
-            for job in jobs.iter_mut().filter(|job| job.error.is_none()).filter(of_block) {
+            for job in jobs.iter_mut().filter(of_block) {
                 job.fail(error.clone());
                 if unknown {
                     let sure = job.needs.iter().filter(|need| !need.was_held).filter_map(|need| need.got);
@@ -408,7 +408,8 @@ impl Allocator {
 
 /// Notes which planned addresses of a block are in the store: all, or those that `written` has from our write.
 fn landed(jobs: &mut [Job<'_>], cidr: &IpNet, written: Option<(&IPAMBlockSpec, u64)>) {
-    for job in jobs.iter_mut().filter(|job| job.error.is_none()) {
+    // Also of requests that failed by another block meanwhile: they have to give it back.
+    for job in jobs {
         for need in job.needs.iter_mut().filter(|need| need.got.is_none()) {
             let Some(planned) = need.planned.filter(|planned| planned.block == *cidr) else { continue };
             let is_ours = written
