@@ -96,18 +96,30 @@ impl Client {
     }
 
     /// Sends `body` and returns the answer's object.
-    pub(super) async fn send(&self, method: Method, path: &str, mime: &'static str, body: &Value) -> Result<Value, Failure> {
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        mime: &'static str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
         self.request(method, path, Some((mime, body))).await
     }
 
-    async fn request(&self, method: Method, path: &str, body: Option<(&'static str, &Value)>) -> Result<Value, Failure> {
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, &Value)>,
+    ) -> Result<Value, Failure> {
         if let Some(limiter) = &self.limiter {
             limiter.pass().await;
         }
         let exchange = async {
             let response = self.open(method, path, body).await?;
             let octets = collect(response).await?;
-            serde_json::from_slice(&octets).map_err(|error| Failure::Unreachable(format!("its answer is not JSON: {error}")))
+            serde_json::from_slice(&octets)
+                .map_err(|error| Failure::Unreachable(format!("its answer is not JSON: {error}")))
         };
         timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(late()))
     }
@@ -131,15 +143,21 @@ impl Client {
     }
 
     /// Sends a request; a refusal is read to its end and becomes a failure.
-    async fn open(&self, method: Method, path: &str, body: Option<(&'static str, &Value)>) -> Result<Response<Body>, Failure> {
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, &Value)>,
+    ) -> Result<Response<Body>, Failure> {
         let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, JSON);
         let mut octets = Vec::new();
         if let Some((mime, body)) = body {
             request = request.header(header::CONTENT_TYPE, HeaderValue::from_static(mime));
             octets = body.to_string().into_bytes();
         }
-        let request =
-            request.body(Body::from(octets)).map_err(|error| Failure::Unreachable(format!("{path} is no path: {error}")))?;
+        let request = request
+            .body(Body::from(octets))
+            .map_err(|error| Failure::Unreachable(format!("{path} is no path: {error}")))?;
         let response = self.inner.send(request).await.map_err(|error| Failure::Unreachable(chain(&error)))?;
         let code = response.status();
         if code.is_success() {
@@ -180,8 +198,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn parse(line: &[u8]) -> Result<Event, Failure> {
-    let event: Event =
-        serde_json::from_slice(line).map_err(|error| Failure::Unreachable(format!("a line of its watch is not JSON: {error}")))?;
+    let event: Event = serde_json::from_slice(line)
+        .map_err(|error| Failure::Unreachable(format!("a line of its watch is not JSON: {error}")))?;
     if event.kind != "ERROR" {
         return Ok(event);
     }
@@ -229,7 +247,6 @@ impl std::fmt::Debug for Client {
         f.debug_struct("Client").field("limited", &self.limiter.is_some()).finish_non_exhaustive()
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -56,7 +56,9 @@ pub(super) fn encode(group: ApiGroup, key: &Key, value: Value, revision: Option<
     let metadata = object.entry("metadata").or_insert_with(|| json!({}));
     let Some(metadata) = metadata.as_object_mut() else { return Err(bad("its metadata is not an object".to_owned())) };
     // The server sets these. A UID would be a precondition, and say "gone" where the truth is "changed".
-    for field in ["uid", "resourceVersion", "generation", "managedFields", "selfLink", "creationTimestamp", "deletionTimestamp"] {
+    for field in
+        ["uid", "resourceVersion", "generation", "managedFields", "selfLink", "creationTimestamp", "deletionTimestamp"]
+    {
         metadata.remove(field);
     }
     metadata.insert("name".to_owned(), json!(key.name()));
@@ -240,11 +242,16 @@ mod tests {
         for (group, deleted) in [(ApiGroup::Classic, json!("false")), (ApiGroup::Native, json!(false))] {
             let stored = encode(group, &affinity_key(), affinity(json!(false)), None).unwrap();
             assert_eq!(stored["spec"]["deleted"], deleted);
-            assert_eq!(stored["metadata"]["labels"][HOSTNAME_HASH], "A3XPYDATRKB7Q4SM2O5FN4RXIHBFIL2PITFX26BAIP5XAB2X74CA");
+            assert_eq!(
+                stored["metadata"]["labels"][HOSTNAME_HASH],
+                "A3XPYDATRKB7Q4SM2O5FN4RXIHBFIL2PITFX26BAIP5XAB2X74CA"
+            );
             assert_eq!(stored["metadata"]["labels"][AFFINITY_TYPE], "host");
             assert_eq!(stored["metadata"]["labels"][IP_VERSION], "4");
             match decode(group, Kind::BlockAffinity, stored) {
-                Seen::Entry(entry) => assert_eq!((entry.key, &entry.value["spec"]["deleted"]), (affinity_key(), &json!(false))),
+                Seen::Entry(entry) => {
+                    assert_eq!((entry.key, &entry.value["spec"]["deleted"]), (affinity_key(), &json!(false)))
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -312,7 +319,9 @@ mod tests {
         });
         let stored = encode(ApiGroup::Classic, &key, pool.clone(), Some(&Revision("3".to_owned()))).unwrap();
         assert_eq!(stored["metadata"]["labels"], json!({"projectcalico.org/tier": "x"}));
-        let inner: Value = serde_json::from_str(stored["metadata"]["annotations"]["projectcalico.org/metadata"].as_str().unwrap()).unwrap();
+        let inner: Value =
+            serde_json::from_str(stored["metadata"]["annotations"]["projectcalico.org/metadata"].as_str().unwrap())
+                .unwrap();
         assert_eq!(inner["labels"]["rack"], "a");
         assert_eq!(inner["ownerReferences"][0]["apiVersion"], "crd.projectcalico.org/v1");
         assert_eq!(inner["ownerReferences"][0]["uid"], "f13cb84a-5e26-4ed0-9c84-f0d6b47a59e8");
@@ -325,10 +334,13 @@ mod tests {
 
     #[test]
     fn a_policy_of_old_is_presented_without_its_prefix() {
-        let stored = |annotations: Value| json!({
-            "metadata": {"name": "default.web", "annotations": annotations}, "spec": {"tier": "default"},
-        });
-        let name = |annotations: Value| match decode(ApiGroup::Classic, Kind::GlobalNetworkPolicy, stored(annotations)) {
+        let stored = |annotations: Value| {
+            json!({
+                "metadata": {"name": "default.web", "annotations": annotations}, "spec": {"tier": "default"},
+            })
+        };
+        let name = |annotations: Value| match decode(ApiGroup::Classic, Kind::GlobalNetworkPolicy, stored(annotations))
+        {
             Seen::Entry(entry) => entry.key.name(),
             other => panic!("{other:?}"),
         };

@@ -7,7 +7,9 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt;
-use kube::config::{AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext};
+use kube::config::{
+    AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
+};
 use tower::{BoxError, ServiceBuilder};
 
 use super::client::Client;
@@ -77,8 +79,9 @@ async fn settings(config: &KubernetesConfig) -> Result<kube::Config> {
         let mut settings =
             kube::Config::incluster().map_err(|error| cannot("the pod's service account cannot be used", &error))?;
         if let Some(endpoint) = &config.api_endpoint {
-            settings.cluster_url =
-                endpoint.parse().map_err(|error| cannot(&format!("k8sAPIEndpoint \"{endpoint}\" is no URL"), &error))?;
+            settings.cluster_url = endpoint
+                .parse()
+                .map_err(|error| cannot(&format!("k8sAPIEndpoint \"{endpoint}\" is no URL"), &error))?;
         }
         return Ok(settings);
     }
@@ -128,7 +131,9 @@ fn read(list: &str) -> Result<Kubeconfig> {
                     None => next,
                 });
             }
-            Err(kube::config::KubeconfigError::ReadConfig(error, _)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(kube::config::KubeconfigError::ReadConfig(error, _))
+                if error.kind() == std::io::ErrorKind::NotFound =>
+            {
                 missing.get_or_insert((path, error));
             }
             Err(error) => return Err(cannot(path, &error)),
@@ -145,8 +150,16 @@ fn read(list: &str) -> Result<Kubeconfig> {
 fn plain() -> Kubeconfig {
     let context = Context { cluster: NAME.to_owned(), user: Some(NAME.to_owned()), ..Context::default() };
     Kubeconfig {
-        clusters: vec![NamedCluster { name: NAME.to_owned(), cluster: Some(Cluster::default()) }],
-        auth_infos: vec![NamedAuthInfo { name: NAME.to_owned(), auth_info: Some(AuthInfo::default()) }],
+        clusters: vec![NamedCluster {
+            name: NAME.to_owned(),
+            cluster: Some(Cluster::default()),
+            ..NamedCluster::default()
+        }],
+        auth_infos: vec![NamedAuthInfo {
+            name: NAME.to_owned(),
+            auth_info: Some(AuthInfo::default()),
+            ..NamedAuthInfo::default()
+        }],
         contexts: vec![NamedContext { name: NAME.to_owned(), context: Some(context), ..NamedContext::default() }],
         current_context: Some(NAME.to_owned()),
         ..Kubeconfig::default()
@@ -248,7 +261,8 @@ current-context: east
 
     #[tokio::test]
     async fn a_url_alone_is_enough() {
-        let config = KubernetesConfig { api_endpoint: Some("http://192.0.2.4:8080".to_owned()), ..KubernetesConfig::default() };
+        let config =
+            KubernetesConfig { api_endpoint: Some("http://192.0.2.4:8080".to_owned()), ..KubernetesConfig::default() };
         assert_eq!(server_of(config).await, "http://192.0.2.4:8080/");
     }
 }

@@ -59,7 +59,8 @@ impl ApiGroup {
     /// The path of one object, under the name it is stored by; `None` if no object can have such a name.
     pub(super) fn object(self, key: &Key, name: &str) -> Option<String> {
         let namespace = key.namespace();
-        let sound = is_segment(name) && namespace.is_none_or(is_segment) && key.kind().namespaced() == namespace.is_some();
+        let sound =
+            is_segment(name) && namespace.is_none_or(is_segment) && key.kind().namespaced() == namespace.is_some();
         sound.then(|| format!("{}/{name}", self.collection(key.kind(), namespace)))
     }
 }

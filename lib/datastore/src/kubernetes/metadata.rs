@@ -63,7 +63,9 @@ pub(super) fn to_custom_resource(kind: Kind, mut value: Value) -> Value {
     convert_owners(&mut inner, &["projectcalico.org/v3"], ApiGroup::Classic.api_version());
     for field in ["labels", "annotations"] {
         let visible: Map<_, _> = match inner.get(field) {
-            Some(Value::Object(all)) => all.iter().filter(|(key, _)| stays(key)).map(|(k, v)| (k.clone(), v.clone())).collect(),
+            Some(Value::Object(all)) => {
+                all.iter().filter(|(key, _)| stays(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+            }
             _ => Map::new(),
         };
         if !visible.is_empty() {
