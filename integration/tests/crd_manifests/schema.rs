@@ -1,0 +1,375 @@
+//! The schemas of the custom resources: typed where a wrong value would break the network, open elsewhere.
+
+use calico_api::Kind;
+use serde_json::{Value, json};
+
+/// A duration as Go prints it.
+const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))*$";
+
+/// One sentence about a kind.
+pub(crate) fn about(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BGPConfiguration => "BGP for the whole cluster (default) or for one node (node.<name>).",
+        Kind::BGPFilter => "Which routes a BGP peer may send and is sent.",
+        Kind::BGPPeer => "A BGP peering of one, some or all nodes.",
+        Kind::BlockAffinity => "The claim of a node to a block of addresses.",
+        Kind::CalicoNodeStatus => "What a node says of its agent, its BGP sessions and its routes.",
+        Kind::ClusterInformation => "Identity, version and readiness of the cluster.",
+        Kind::FelixConfiguration => "Settings of the agent, for the cluster (default) or for one node (node.<name>).",
+        Kind::GlobalNetworkPolicy => "A policy for endpoints of the whole cluster.",
+        Kind::GlobalNetworkSet => "Named networks outside the cluster, for policies of every namespace.",
+        Kind::HostEndpoint => "An interface of a node that policies apply to.",
+        Kind::IPAMBlock => "A block of addresses and who holds each.",
+        Kind::IPAMConfiguration => "Settings of IPAM.",
+        Kind::IPAMHandle => "All addresses that were taken under one id.",
+        Kind::IPPool => "A range of addresses for workloads, tunnels or load balancers.",
+        Kind::IPReservation => "Addresses that are never handed out unless asked for.",
+        Kind::KubeControllersConfiguration => "Settings of the cluster's controllers.",
+        Kind::NetworkPolicy => "A policy for endpoints of one namespace.",
+        Kind::NetworkSet => "Named networks outside the cluster, for policies of one namespace.",
+        Kind::StagedGlobalNetworkPolicy => "A GlobalNetworkPolicy that is only reported on.",
+        Kind::StagedKubernetesNetworkPolicy => "A Kubernetes NetworkPolicy that is only reported on.",
+        Kind::StagedNetworkPolicy => "A NetworkPolicy that is only reported on.",
+        Kind::Tier => "Policies that are looked at together.",
+        Kind::Node | Kind::Profile | Kind::WorkloadEndpoint => "A view of a core object.",
+    }
+}
+
+fn string() -> Value {
+    json!({"type": "string"})
+}
+
+fn text(longest: u32) -> Value {
+    json!({"type": "string", "maxLength": longest})
+}
+
+fn boolean() -> Value {
+    json!({"type": "boolean"})
+}
+
+fn integer(least: i64, most: i64) -> Value {
+    json!({"type": "integer", "format": "int64", "minimum": least, "maximum": most})
+}
+
+fn one_of(words: &[&str]) -> Value {
+    json!({"type": "string", "enum": words})
+}
+
+fn list(items: Value) -> Value {
+    json!({"type": "array", "items": items})
+}
+
+fn set(items: Value) -> Value {
+    json!({"type": "array", "items": items, "x-kubernetes-list-type": "set"})
+}
+
+fn map(values: Value) -> Value {
+    json!({"type": "object", "additionalProperties": values})
+}
+
+fn object(required: &[&str], properties: Value) -> Value {
+    let mut schema = json!({"type": "object", "properties": properties});
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+/// Fields that are named here are typed, others are kept as they are.
+fn open(required: &[&str], properties: Value) -> Value {
+    let mut schema = object(required, properties);
+    schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
+    schema
+}
+
+fn anything() -> Value {
+    json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+fn with(mut schema: Value, field: &str, value: Value) -> Value {
+    schema[field] = value;
+    schema
+}
+
+fn duration() -> Value {
+    json!({"type": "string", "pattern": DURATION})
+}
+
+/// A number of four octets, also in the dotted spelling.
+fn as_number() -> Value {
+    json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer", "minimum": 0, "maximum": u32::MAX}, {"type": "string"}]})
+}
+
+fn port_or_name() -> Value {
+    json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]})
+}
+
+fn secret() -> Value {
+    let reference = object(&["key"], json!({"name": string(), "key": string(), "optional": boolean()}));
+    object(&[], json!({"secretKeyRef": reference}))
+}
+
+/// A field that may not be changed once it is set.
+fn immutable(schema: Value) -> Value {
+    with(schema, "x-kubernetes-validations", json!([{"rule": "self == oldSelf", "message": "it cannot be changed"}]))
+}
+
+/// The schema of a kind's `spec`.
+pub(crate) fn spec(kind: Kind, native: bool) -> Value {
+    match kind {
+        Kind::IPAMBlock => block(),
+        Kind::BlockAffinity => affinity(native),
+        Kind::IPAMHandle => object(
+            &["block", "handleID"],
+            json!({"handleID": string(), "block": map(json!({"type": "integer"})), "deleted": boolean()}),
+        ),
+        Kind::IPAMConfiguration => ipam_configuration(native),
+        Kind::IPPool => pool(),
+        Kind::IPReservation => object(&[], json!({"reservedCIDRs": set(string())})),
+        Kind::BGPConfiguration => bgp_configuration(),
+        Kind::BGPPeer => bgp_peer(),
+        Kind::BGPFilter => bgp_filter(),
+        Kind::ClusterInformation => object(
+            &[],
+            json!({
+                "calicoVersion": string(), "clusterGUID": string(), "clusterType": string(),
+                "datastoreReady": boolean(), "variant": string(),
+            }),
+        ),
+        Kind::CalicoNodeStatus => object(
+            &[],
+            json!({
+                "node": string(), "classes": list(one_of(&["Agent", "BGP", "Routes"])),
+                "updatePeriodSeconds": integer(0, 86_400),
+            }),
+        ),
+        Kind::Tier => {
+            object(&[], json!({"order": {"type": "number"}, "defaultAction": one_of(&["Allow", "Deny", "Pass"])}))
+        }
+        Kind::HostEndpoint => host_endpoint(),
+        Kind::NetworkSet | Kind::GlobalNetworkSet => object(&[], json!({"nets": set(string())})),
+        Kind::NetworkPolicy
+        | Kind::GlobalNetworkPolicy
+        | Kind::StagedNetworkPolicy
+        | Kind::StagedGlobalNetworkPolicy => policy(),
+        _ => anything(),
+    }
+}
+
+/// The schema of a kind's `status`.
+pub(crate) fn status(kind: Kind) -> Value {
+    match kind {
+        Kind::IPPool | Kind::Tier => {
+            let condition = object(
+                &["type", "status", "lastTransitionTime", "reason", "message"],
+                json!({
+                    "type": text(316), "status": one_of(&["True", "False", "Unknown"]), "reason": text(1024),
+                    "message": text(32_768), "lastTransitionTime": {"type": "string", "format": "date-time"},
+                    "observedGeneration": integer(0, i64::MAX),
+                }),
+            );
+            let mut conditions = list(condition);
+            conditions["x-kubernetes-list-type"] = json!("map");
+            conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
+            object(&[], json!({"conditions": conditions}))
+        }
+        _ => anything(),
+    }
+}
+
+fn block() -> Value {
+    let attribute = object(
+        &[],
+        json!({
+            "handle_id": with(string(), "nullable", json!(true)),
+            "secondary": with(map(string()), "nullable", json!(true)),
+            "alternateOwnerAttrs": with(map(string()), "nullable", json!(true)),
+            "releasedAt": {"type": "string", "format": "date-time", "nullable": true},
+        }),
+    );
+    object(
+        &["allocations", "attributes", "cidr", "strictAffinity", "unallocated"],
+        json!({
+            "cidr": string(),
+            "affinity": with(string(), "nullable", json!(true)),
+            "affinityClaimTime": {"type": "string", "format": "date-time", "nullable": true},
+            "allocations": list(json!({"type": "integer", "nullable": true})),
+            "unallocated": list(json!({"type": "integer"})),
+            "attributes": list(attribute),
+            "sequenceNumber": {"type": "integer", "format": "int64", "default": 0},
+            "sequenceNumberForAllocation": map(json!({"type": "integer", "format": "int64"})),
+            "deleted": boolean(),
+            "strictAffinity": boolean(),
+        }),
+    )
+}
+
+fn affinity(native: bool) -> Value {
+    let deleted = if native { with(boolean(), "default", json!(false)) } else { string() };
+    let required: &[&str] = if native { &["cidr", "node", "state"] } else { &["cidr", "deleted", "node", "state"] };
+    object(
+        required,
+        json!({"cidr": string(), "node": string(), "state": string(), "type": string(), "deleted": deleted}),
+    )
+}
+
+fn ipam_configuration(native: bool) -> Value {
+    let mut properties = json!({
+        "strictAffinity": boolean(),
+        "autoAllocateBlocks": boolean(),
+        "maxBlocksPerHost": integer(0, if native { 1_000_000 } else { i64::from(i32::MAX) }),
+        "kubeVirtVMAddressPersistence": one_of(&["Enabled", "Disabled"]),
+        "ipCooldownSeconds": integer(0, 1200),
+    });
+    if !native {
+        return object(&["autoAllocateBlocks", "strictAffinity"], properties);
+    }
+    for (field, default) in
+        [("strictAffinity", json!(false)), ("autoAllocateBlocks", json!(true)), ("maxBlocksPerHost", json!(0))]
+    {
+        properties[field]["default"] = default;
+    }
+    object(&[], properties)
+}
+
+fn pool() -> Value {
+    let mut modes = json!({});
+    for field in ["ipipMode", "vxlanMode"] {
+        modes[field] = one_of(&["Never", "Always", "CrossSubnet"]);
+    }
+    let uses = with(set(one_of(&["Workload", "Tunnel", "LoadBalancer"])), "maxItems", json!(10));
+    object(
+        &["cidr"],
+        json!({
+            "cidr": immutable(text(48)),
+            "blockSize": immutable(integer(0, 128)),
+            "ipipMode": modes["ipipMode"],
+            "vxlanMode": modes["vxlanMode"],
+            "natOutgoing": boolean(),
+            "disabled": boolean(),
+            "disableBGPExport": boolean(),
+            "nodeSelector": text(1024),
+            "namespaceSelector": text(1024),
+            "allowedUses": uses,
+            "assignmentMode": one_of(&["Automatic", "Manual"]),
+        }),
+    )
+}
+
+fn bgp_configuration() -> Value {
+    let services = || list(object(&[], json!({"cidr": string()})));
+    let community = object(
+        &[],
+        json!({"name": string(), "value": {"type": "string", "pattern": r"^(\d+):(\d+)$|^(\d+):(\d+):(\d+)$"}}),
+    );
+    let advertisement =
+        object(&[], json!({"cidr": string(), "communities": with(list(string()), "maxItems", json!(50))}));
+    object(
+        &[],
+        json!({
+            "logSeverityScreen": {"type": "string", "pattern": "^(?i)(Trace|Debug|Info|Warning|Error|Fatal)?$"},
+            "nodeToNodeMeshEnabled": boolean(),
+            "asNumber": as_number(),
+            "serviceLoadBalancerIPs": services(),
+            "serviceExternalIPs": services(),
+            "serviceClusterIPs": services(),
+            "serviceLoadBalancerAggregation": one_of(&["Enabled", "Disabled"]),
+            "communities": with(list(community), "maxItems", json!(500)),
+            "prefixAdvertisements": with(list(advertisement), "maxItems", json!(500)),
+            "listenPort": integer(1, 65_535),
+            "nodeMeshPassword": secret(),
+            "nodeMeshMaxRestartTime": duration(),
+            "bindMode": one_of(&["None", "NodeIP"]),
+            "ignoredInterfaces": set(string()),
+            "localWorkloadPeeringIPV4": string(),
+            "localWorkloadPeeringIPV6": string(),
+            "programClusterRoutes": one_of(&["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"]),
+            "ipv4NormalRoutePriority": integer(1, 2_147_483_646),
+            "ipv6NormalRoutePriority": integer(1, 2_147_483_646),
+        }),
+    )
+}
+
+fn bgp_peer() -> Value {
+    object(
+        &[],
+        json!({
+            "node": text(253),
+            "nodeSelector": text(1024),
+            "peerIP": text(64),
+            "peerSelector": text(1024),
+            "localWorkloadSelector": text(1024),
+            "asNumber": as_number(),
+            "localASNumber": as_number(),
+            "keepOriginalNextHop": boolean(),
+            "nextHopMode": one_of(&["Auto", "Self", "Keep"]),
+            "password": secret(),
+            "sourceAddress": one_of(&["UseNodeIP", "None"]),
+            "maxRestartTime": duration(),
+            "keepaliveTime": duration(),
+            "numAllowedLocalASNumbers": integer(0, i64::from(i32::MAX)),
+            "ttlSecurity": integer(0, 255),
+            "reachableBy": text(64),
+            "filters": list(string()),
+            "reversePeering": one_of(&["Auto", "Manual"]),
+        }),
+    )
+}
+
+fn bgp_filter() -> Value {
+    let rules = |longest: i64| {
+        let operation = object(
+            &[],
+            json!({
+                "addCommunity": object(&["value"], json!({"value": string()})),
+                "prependASPath": object(&["prefix"], json!({"prefix": with(list(as_number()), "maxItems", json!(10))})),
+                "setPriority": object(&["value"], json!({"value": integer(1, 2_147_483_646)})),
+            }),
+        );
+        let length = object(&[], json!({"min": integer(0, longest), "max": integer(0, longest)}));
+        list(object(
+            &["action"],
+            json!({
+                "action": one_of(&["Accept", "Reject"]),
+                "cidr": string(),
+                "matchOperator": one_of(&["Equal", "NotEqual", "In", "NotIn"]),
+                "prefixLength": length,
+                "source": one_of(&["RemotePeers"]),
+                "interface": text(15),
+                "peerType": one_of(&["eBGP", "iBGP"]),
+                "communities": object(&[], json!({"values": with(list(string()), "maxItems", json!(1))})),
+                "asPathPrefix": list(as_number()),
+                "priority": integer(1, 2_147_483_646),
+                "operations": with(list(operation), "maxItems", json!(10)),
+            }),
+        ))
+    };
+    object(&[], json!({"exportV4": rules(32), "importV4": rules(32), "exportV6": rules(128), "importV6": rules(128)}))
+}
+
+fn host_endpoint() -> Value {
+    let port = object(
+        &["name", "port", "protocol"],
+        json!({"name": string(), "port": integer(0, 65_535), "protocol": port_or_name()}),
+    );
+    object(
+        &[],
+        json!({
+            "node": text(253), "interfaceName": text(15), "expectedIPs": list(string()),
+            "profiles": list(string()), "ports": list(port),
+        }),
+    )
+}
+
+/// Policies: what orders and selects them is typed; their rules are kept as they are.
+fn policy() -> Value {
+    let types = with(set(one_of(&["Ingress", "Egress"])), "maxItems", json!(2));
+    open(
+        &[],
+        json!({
+            "tier": string(), "order": {"type": "number", "nullable": true}, "selector": text(1024), "types": types,
+            "ingress": with(list(anything()), "maxItems", json!(1024)),
+            "egress": with(list(anything()), "maxItems", json!(1024)),
+        }),
+    )
+}
