@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::error::Result;
 use crate::link::Mac;
 use crate::message::{Message, Request, attributes, family, field, ip, ip_octets};
-use crate::socket::Socket;
+use crate::socket::{Batch, Socket};
 
 /// An entry of the neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,5 +87,14 @@ impl Socket {
         let request = neighbour.request(libc::RTM_DELNEIGH, 0);
         let (address, index) = (neighbour.address, neighbour.index);
         self.change(request, format_args!("delete neighbour {address} from interface {index}"))
+    }
+}
+
+impl Batch {
+    /// As [`Socket::replace_neighbour`].
+    pub fn replace_neighbour(&mut self, neighbour: &Neighbour) {
+        let request = neighbour.request(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_REPLACE);
+        let (address, index) = (neighbour.address, neighbour.index);
+        self.push(request, format_args!("set neighbour {address} on interface {index}"));
     }
 }

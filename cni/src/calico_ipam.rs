@@ -1,0 +1,45 @@
+//! The verbs of the plugin `calico-ipam`: addresses alone, for a main plugin that makes the interface.
+
+use calico_agent::Request;
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::conversation::{self, ADD};
+use crate::environment::Environment;
+use crate::error::{Code, Error};
+use crate::netconf::Netconf;
+use crate::plugin::Plugin;
+use crate::result::Outcome;
+
+/// The plugin.
+pub const PLUGIN: Plugin = Plugin {
+    name: "calico-ipam",
+    about: "CNI plugin: takes addresses for a pod from the agent on its node, for another plugin to use",
+    add,
+    del,
+    check: |_, _| Ok(()),
+};
+
+/// Addresses with the masks of their blocks, and for each a route: main plugins make the node's route of it.
+fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
+    let ipam = netconf.ipam.as_ref().map_err(Clone::clone)?;
+    let request = conversation::add(netconf, ipam, environment);
+    let mut client = conversation::connect(netconf, ADD)?;
+    let assigned = conversation::assign(&mut client, Request::Assign(request.clone()), &request)?;
+    let network = |assigned: &calico_agent::AssignedAddress| {
+        // An address that was asked for by name is told alone, not as one of its block.
+        let fixed = request.addresses.contains(&assigned.address);
+        let whole = IpNet::from(assigned.address);
+        let length = if fixed { whole.prefix_len() } else { assigned.block_length };
+        IpNet::new(assigned.address, length).unwrap_or(whole)
+    };
+    let addresses: Vec<IpNet> = assigned.addresses.iter().map(network).collect();
+    if addresses.iter().any(|network| network.prefix_len() == 0) {
+        return Err(Error::new(Code::Other, "the agent's answer makes no sense", "a block has no prefix length"));
+    }
+    Ok(Outcome { interfaces: Vec::new(), routes: addresses.clone(), addresses }.to_json(netconf.version))
+}
+
+fn del(netconf: &Netconf, environment: &Environment) -> Result<(), Error> {
+    conversation::release(netconf, environment, Request::Release)
+}

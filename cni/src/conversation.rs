@@ -1,0 +1,108 @@
+//! How does a plugin talk with the agent, and what if there is none?
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use calico_agent::client::{Client, ClientError};
+use calico_agent::{Add, Assigned, Del, Reply, Request, spool};
+
+use crate::environment::Environment;
+use crate::error::{Code, Error};
+use crate::netconf::{Ipam, Netconf};
+
+/// How long an agent may take to notice that we are there.
+const CONNECT: Duration = Duration::from_millis(900);
+/// How long an answer to ADD may take: the datastore may have to be asked many times.
+pub const ADD: Duration = Duration::from_secs(60);
+/// How long an answer to anything else may take.
+pub const OTHER: Duration = Duration::from_secs(10);
+
+/// Connects to the agent.
+///
+/// # Errors
+/// [`ClientError::NotThere`], within a second.
+pub fn connect(netconf: &Netconf, patience: Duration) -> Result<Client, ClientError> {
+    let socket = &netconf.agent_socket;
+    let stream = calico_sys::socket::connect_unix(socket, CONNECT)
+        .map_err(|source| ClientError::NotThere { socket: socket.clone(), source })?;
+    Client::over(stream, socket, patience)
+}
+
+/// What an ADD asks for.
+pub fn add(netconf: &Netconf, ipam: &Ipam, environment: &Environment) -> Add {
+    let address = environment.address;
+    Add {
+        sandbox: environment.sandbox(&netconf.name),
+        node: netconf.node.clone(),
+        // A fixed address is asked for instead of any.
+        ipv4: address.map_or(ipam.ipv4, |address| address.is_ipv4()),
+        ipv6: address.map_or(ipam.ipv6, |address| address.is_ipv6()),
+        ipv4_pools: ipam.ipv4_pools.clone(),
+        ipv6_pools: ipam.ipv6_pools.clone(),
+        addresses: address.into_iter().collect(),
+    }
+}
+
+/// Asks for addresses and sees that the answer holds what was asked for.
+///
+/// # Errors
+/// The agent's, and code 999 for an answer that is none.
+pub fn assign(client: &mut Client, request: Request, wanted: &Add) -> Result<Assigned, Error> {
+    let assigned = match client.call(&request)? {
+        Reply::Assigned(assigned) => assigned,
+        Reply::Error(failure) => return Err(failure.into()),
+        Reply::Done => return Err(surprise("it said done without an address")),
+    };
+    let has = |ipv4: bool| assigned.addresses.iter().any(|found| matches!(found.address, IpAddr::V4(_)) == ipv4);
+    if (wanted.ipv4 && !has(true)) || (wanted.ipv6 && !has(false)) || assigned.addresses.is_empty() {
+        return Err(surprise("an address family that was asked for is missing"));
+    }
+    Ok(assigned)
+}
+
+/// Asks for something that is answered with "done".
+///
+/// # Errors
+/// The agent's.
+pub fn confirm(client: &mut Client, request: &Request) -> Result<(), Error> {
+    match client.call(request)? {
+        Reply::Done => Ok(()),
+        Reply::Error(failure) => Err(failure.into()),
+        Reply::Assigned(_) => Err(surprise("it assigned addresses that nobody asked for")),
+    }
+}
+
+/// Releases a sandbox's addresses, or remembers on disk that they are to be released. `request` makes the request of
+/// what is to be released.
+///
+/// # Errors
+/// What the agent refuses with; and what the disk refuses with when there is no agent.
+pub fn release(netconf: &Netconf, environment: &Environment, request: fn(Del) -> Request) -> Result<(), Error> {
+    let del = Del { sandbox: environment.sandbox(&netconf.name) };
+    let asked = connect(netconf, OTHER).and_then(|mut client| client.call(&request(del.clone())));
+    let error = match asked {
+        Ok(Reply::Done) => return Ok(()),
+        Ok(Reply::Error(failure)) => return Err(failure.into()),
+        Ok(Reply::Assigned(_)) => return Err(surprise("it assigned addresses that nobody asked for")),
+        Err(error) => error,
+    };
+    spool::remember(&netconf.agent_spool, &del).map_err(|disk| {
+        let message = "could not release the pod's addresses, nor remember to do so";
+        Error::new(Code::TryAgain, message, format!("{error}; {disk}"))
+    })
+}
+
+/// Whether the agent serves.
+///
+/// # Errors
+/// Code 50.
+pub fn status(netconf: &Netconf) -> Result<(), Error> {
+    let asked =
+        connect(netconf, OTHER).map_err(Error::from).and_then(|mut client| confirm(&mut client, &Request::Status));
+    asked.map_err(|error| Error { code: Code::NotAvailable, ..error })
+}
+
+fn surprise(what: &str) -> Error {
+    let details = format!("{what}; plugin and agent must be of one release");
+    Error::new(Code::Other, "the agent's answer makes no sense", details)
+}

@@ -1,0 +1,112 @@
+//! What does a plugin tell the runtime when it fails?
+
+use std::fmt;
+
+use calico_agent::Failure;
+use calico_agent::client::ClientError;
+use serde_json::{Value, json};
+
+use crate::version::Version;
+
+/// The error codes of the CNI specification, and of its Go library for 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// 1: the configuration's `cniVersion` is not supported, or does not have the verb.
+    IncompatibleVersion,
+    /// 4: an environment variable is missing or wrong.
+    InvalidEnvironment,
+    /// 5: standard input, a file or a socket failed.
+    Io,
+    /// 6: standard input is not JSON.
+    Decoding,
+    /// 7: the network configuration says something impossible.
+    InvalidConfiguration,
+    /// 8: the network namespace is not there, is none, or is the node's own.
+    InvalidNamespace,
+    /// 11: try again later.
+    TryAgain,
+    /// 50: STATUS only: the plugin cannot serve.
+    NotAvailable,
+    /// 999: anything else.
+    Other,
+}
+
+impl Code {
+    /// Its number.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::IncompatibleVersion => 1,
+            Self::InvalidEnvironment => 4,
+            Self::Io => 5,
+            Self::Decoding => 6,
+            Self::InvalidConfiguration => 7,
+            Self::InvalidNamespace => 8,
+            Self::TryAgain => 11,
+            Self::NotAvailable => 50,
+            Self::Other => 999,
+        }
+    }
+}
+
+/// A failed verb.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What kind of failure.
+    pub code: Code,
+    /// What failed.
+    pub message: String,
+    /// The cause and what to do; may be empty.
+    pub details: String,
+}
+
+impl Error {
+    /// A failure.
+    pub fn new(code: Code, message: impl Into<String>, details: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: details.into() }
+    }
+
+    /// A network configuration that says something impossible.
+    pub fn configuration(message: impl Into<String>, details: impl Into<String>) -> Self {
+        Self::new(Code::InvalidConfiguration, message, details)
+    }
+
+    /// As it is written to standard output.
+    pub fn to_json(&self, version: Version) -> Value {
+        let mut error = json!({ "cniVersion": version.as_str(), "code": self.code.number(), "msg": self.message });
+        if !self.details.is_empty() {
+            error["details"] = Value::from(self.details.as_str());
+        }
+        error
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if self.details.is_empty() { Ok(()) } else { write!(f, ": {}", self.details) }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Failure> for Error {
+    /// The agent's codes are ours.
+    fn from(failure: Failure) -> Self {
+        let code = match failure.code {
+            7 => Code::InvalidConfiguration,
+            11 => Code::TryAgain,
+            _ => Code::Other,
+        };
+        Self::new(code, failure.message, failure.details)
+    }
+}
+
+impl From<ClientError> for Error {
+    fn from(error: ClientError) -> Self {
+        let code = match error {
+            ClientError::NotThere { .. } | ClientError::Silent { .. } | ClientError::Closed { .. } => Code::TryAgain,
+            ClientError::Language { .. } => Code::Other,
+        };
+        Self::new(code, "could not ask the agent on this node", error.to_string())
+    }
+}
