@@ -1,117 +1,684 @@
 //! Which paths there are, which is best, and what each peer is told: Adj-RIB-In, Loc-RIB, Adj-RIB-Out (RFC 4271 §3.2).
+//!
+//! The Adj-RIBs-In of all peers and the Loc-RIB are one table: a prefix has its paths, the chosen ones first. Adj-RIBs-Out
+//! are kept once for all peers with the same view (see `group`), not once for each.
 
+mod books;
 mod config;
 mod decision;
+mod export;
+mod group;
+mod import;
+mod log;
+mod table;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
 
+use self::books::{Books, Output, Peer, Stage};
 pub use self::config::{
     Candidate, LocalKind, LocalRoute, NextHopMode, PeerConfig, PeerId, Policy, Reachability, RibConfig, Source, Verdict,
 };
 pub use self::decision::Step;
+use self::export::View;
+use self::group::{Group, Sources};
+use self::log::Batch;
+use self::table::{Entry, LOCAL, Path};
 pub use self::view::{Best, BestChange, Exclusion, PathView, PeerCounts, Standing};
-use crate::{Families, Family, Prefix, Update};
+use crate::{Attributes, Families, Family, Interner, Message, Nlri, Prefix, RefreshKind, Update};
 
 /// All RIBs of a speaker.
 #[derive(Debug)]
 pub struct Rib {
     config: RibConfig,
-    changes: Vec<BestChange>,
+    interner: Interner,
+    table: HashMap<Prefix, Entry>,
+    books: Books,
+    groups: Vec<Option<Group>>,
+    /// Prefixes of which the kernel has not been told.
+    changed: HashSet<Prefix>,
+    deferred: bool,
+    path_ids: HashMap<(PeerId, u32), u32>,
 }
 
 impl Rib {
     /// An empty RIB.
     pub fn new(config: RibConfig) -> Self {
-        Self { config, changes: Vec::new() }
+        Self {
+            interner: Interner::default(),
+            table: HashMap::new(),
+            books: Books::new(config.resolve_next_hops),
+            groups: Vec::new(),
+            changed: HashSet::new(),
+            deferred: false,
+            path_ids: HashMap::new(),
+            config,
+        }
     }
 
+    // --- peers ---
+
     /// A session is up: the peer is sent everything that is for it, then End-of-RIB of each family. Stale paths stay.
-    pub fn peer_up(&mut self, peer: PeerId, config: PeerConfig) {}
+    pub fn peer_up(&mut self, id: PeerId, config: PeerConfig) {
+        let families = config.families();
+        let owes_end_of_rib = if config.sends_end_of_rib { families } else { Families::NONE };
+        let old = self.books.peer(id).map(|peer| (peer.output.is_some(), peer.config.router_id, peer.counts));
+        if old.is_some_and(|(up, ..)| up) {
+            self.leave(id);
+        }
+        let counts = old.map(|(.., counts)| counts).unwrap_or_default();
+        let router_id = config.router_id;
+        let view = View::new(&config, self.config.router_id);
+        self.books.remove(id);
+        self.books.insert(id, Peer { config, output: None, counts, owes_end_of_rib });
+        if old.is_some_and(|(_, before, _)| before != router_id) {
+            self.touch_paths_of(id, Families::ALL, |_, _| true);
+        }
+        let mut output = self.join(view);
+        output.stages.push_back(Stage::Initial);
+        if !self.deferred {
+            output.stages.push_back(Stage::EndOfRib(families));
+        }
+        if let Some(peer) = self.books.peer_mut(id) {
+            peer.output = Some(output);
+        }
+    }
 
     /// A session is down: paths of families in `keep` become stale (those stale already go), others go.
-    pub fn peer_down(&mut self, peer: PeerId, keep: Families) {}
+    pub fn peer_down(&mut self, id: PeerId, keep: Families) {
+        self.leave(id);
+        if let Some(peer) = self.books.peer_mut(id) {
+            peer.owes_end_of_rib = Families::NONE;
+        }
+        for family in Family::ALL {
+            // The first generation of stale paths does not survive a second failure (RFC 4724 §4.2).
+            self.remove_paths(id, family, |path| path.stale || !keep.contains(family));
+            if keep.contains(family) {
+                self.mark_stale(id, family);
+            }
+        }
+    }
 
     /// The peer is no longer configured: everything of it goes.
-    pub fn remove_peer(&mut self, peer: PeerId) {}
-
-    /// Takes what a peer advertises and withdraws.
-    pub fn update(&mut self, peer: PeerId, update: &Update) {}
-
-    /// The peer has told all its paths of `family`; matters while selection is deferred.
-    pub fn end_of_rib(&mut self, peer: PeerId, family: Family) {}
-
-    /// Marks all paths of the peer and family stale (RFC 7313 §4).
-    pub fn mark_stale(&mut self, peer: PeerId, family: Family) {}
-
-    /// Removes the paths of the peer and family that are still stale.
-    pub fn sweep_stale(&mut self, peer: PeerId, family: Family) {}
-
-    /// Sends the peer everything of `family` again (RFC 2918), marked off if that was negotiated (RFC 7313).
-    pub fn refresh(&mut self, peer: PeerId, family: Family) {}
+    pub fn remove_peer(&mut self, id: PeerId) {
+        self.peer_down(id, Families::NONE);
+        self.books.remove(id);
+        self.path_ids.retain(|(peer, _), _| *peer != id);
+    }
 
     /// Replaces a peer's policies: its paths are judged anew, and it is told the difference.
-    pub fn set_policies(&mut self, peer: PeerId, import: Option<Policy>, export: Option<Policy>) {}
+    pub fn set_policies(&mut self, id: PeerId, import: Option<Policy>, export: Option<Policy>) {
+        let Some(peer) = self.books.peer_mut(id) else { return };
+        let reimport = peer.config.import != import;
+        peer.config.import = import;
+        peer.config.export = export;
+        if reimport {
+            self.reimport(id);
+        }
+        self.regroup(id);
+    }
+
+    /// Replaces everything that is configured of a peer whose session stays: what it sends is judged anew, and it is
+    /// told the difference. Families and coding must be those of its session.
+    pub fn set_peer_config(&mut self, id: PeerId, config: PeerConfig) {
+        let Some(peer) = self.books.peer_mut(id) else { return };
+        peer.config = PeerConfig { context: peer.config.context, address: peer.config.address, ..config };
+        self.reimport(id);
+        self.regroup(id);
+    }
+
+    // --- what peers send ---
+
+    /// Takes what a peer advertises and withdraws.
+    pub fn update(&mut self, id: PeerId, update: &Update) {
+        for nlri in &update.withdrawn {
+            self.remove_path(id, *nlri);
+        }
+        for entry in &update.advertised {
+            let Some(peer) = self.books.peer(id) else { return };
+            let judged = import::admit(&peer.config, self.config.router_id, &entry.attributes, &mut self.interner);
+            for nlri in &entry.nlri {
+                let Some(peer) = self.books.peer(id) else { return };
+                let (attributes, received, excluded) = judged.judge(id, &peer.config, nlri.prefix, &mut self.interner);
+                let path = Path { peer: id, path_id: nlri.path_id, attributes, received, stale: false, excluded };
+                self.insert_path(nlri.prefix, path);
+            }
+        }
+    }
+
+    /// The peer has told all its paths of `family`; matters while selection is deferred.
+    pub fn end_of_rib(&mut self, id: PeerId, family: Family) {
+        if let Some(peer) = self.books.peer_mut(id) {
+            peer.owes_end_of_rib.remove(family);
+        }
+    }
+
+    /// Marks all paths of the peer and family stale (RFC 7313 §4).
+    pub fn mark_stale(&mut self, id: PeerId, family: Family) {
+        self.touch_paths_of(id, family.into(), |path, counts| {
+            counts.stale += usize::from(!path.stale);
+            path.stale = true;
+            false
+        });
+    }
+
+    /// Removes the paths of the peer and family that are still stale.
+    pub fn sweep_stale(&mut self, id: PeerId, family: Family) {
+        self.remove_paths(id, family, |path| path.stale);
+    }
+
+    /// Sends the peer everything of `family` again (RFC 2918), marked off if that was negotiated (RFC 7313).
+    pub fn refresh(&mut self, id: PeerId, family: Family) {
+        if let Some(output) = self.books.peer_mut(id).and_then(|peer| peer.output.as_mut()) {
+            let planned = |stage: &Stage| matches!(stage, Stage::Refresh(other) if *other == family);
+            if !output.stages.iter().any(planned) {
+                output.stages.push_back(Stage::Refresh(family));
+            }
+        }
+    }
+
+    // --- own routes ---
 
     /// Advertises an own route; replaces one of the same prefix.
-    pub fn originate(&mut self, prefix: Prefix, route: LocalRoute) {}
+    pub fn originate(&mut self, prefix: Prefix, route: LocalRoute) {
+        let next_hop = route.gateway.unwrap_or_else(|| export::unspecified(&prefix));
+        let mut attributes = Attributes::new(next_hop);
+        attributes.local_pref = Some(route.local_pref);
+        attributes.med = route.med;
+        attributes.communities.clone_from(&route.communities);
+        attributes.large_communities.clone_from(&route.large_communities);
+        attributes.communities.sort_unstable();
+        attributes.large_communities.sort_unstable();
+        let attributes = self.interner.intern(attributes);
+        let path = Path { peer: LOCAL, path_id: 0, attributes, received: None, stale: false, excluded: None };
+        let before = self.books.local.insert(prefix, route.clone());
+        self.insert_path(prefix, path);
+        if before.is_some_and(|before| before.kind != route.kind) {
+            self.mark(prefix); // policies see the kind
+        }
+    }
 
     /// Withdraws an own route; whether there was one.
     pub fn withdraw_local(&mut self, prefix: Prefix) -> bool {
-        false
+        let was = self.books.local.remove(&prefix).is_some();
+        self.remove_path(LOCAL, prefix.into());
+        was
     }
+
+    /// Every own route.
+    pub fn local_routes(&self) -> impl Iterator<Item = (Prefix, &LocalRoute)> {
+        self.books.local.iter().map(|(prefix, route)| (*prefix, route))
+    }
+
+    // --- next hops ---
 
     /// Tells how a next hop can be reached now.
-    pub fn set_next_hop(&mut self, next_hop: IpAddr, reachability: Reachability) {}
-
-    /// Next hops that paths began (`true`) or ceased (`false`) to use since last asked: the shell watches these.
-    pub fn take_next_hops(&mut self) -> Vec<(IpAddr, bool)> {
-        Vec::new()
+    pub fn set_next_hop(&mut self, next_hop: IpAddr, reachability: Reachability) {
+        self.set_next_hops([(next_hop, reachability)]);
     }
+
+    /// Tells how next hops can be reached now. Many at once cost hardly more than one.
+    pub fn set_next_hops(&mut self, changes: impl IntoIterator<Item = (IpAddr, Reachability)>) {
+        let mut prefixes = HashSet::new();
+        let mut known = HashSet::new();
+        for (address, reachability) in changes {
+            let Some(hop) = self.books.next_hops.0.get_mut(&address) else { continue };
+            match hop.reachability.replace(reachability) {
+                None => prefixes.extend(std::mem::take(&mut hop.waiting)),
+                Some(before) if before != reachability => {
+                    known.insert(address);
+                }
+                Some(_) => {}
+            }
+        }
+        if !known.is_empty() {
+            let by = |entry: &Entry| entry.paths.iter().any(|path| known.contains(&path.attributes.next_hop));
+            prefixes.extend(self.table.iter().filter(|(_, entry)| by(entry)).map(|(prefix, _)| *prefix));
+        }
+        for prefix in prefixes {
+            // A path may have become usable or not without having changed itself.
+            self.edit(prefix, |_, _| true);
+        }
+    }
+
+    /// Next hops that paths began (`true`) or ceased (`false`) to use since last asked, in order: the shell watches these.
+    pub fn take_next_hops(&mut self) -> Vec<(IpAddr, bool)> {
+        std::mem::take(&mut self.books.news)
+    }
+
+    // --- deferral ---
 
     /// Defers (RFC 4724 §4.1) or resumes selection: while deferred, only own routes are advertised, no End-of-RIB is
     /// sent and no change is told; on resuming, all at once.
-    pub fn set_deferral(&mut self, deferred: bool) {}
-
-    /// Whether a peer that is up, and has not itself just restarted, still owes an End-of-RIB.
-    pub fn awaits_end_of_rib(&self) -> bool {
-        false
+    pub fn set_deferral(&mut self, deferred: bool) {
+        if std::mem::replace(&mut self.deferred, deferred) == deferred || deferred {
+            return;
+        }
+        self.changed.extend(self.table.keys());
+        for group in self.groups.iter_mut().flatten() {
+            group.dirty.extend(self.table.keys());
+        }
+        let up: Vec<_> = self.books.peers().filter(|(_, peer)| peer.output.is_some()).map(|(id, _)| id).collect();
+        for id in up {
+            let Some(peer) = self.books.peer_mut(id) else { continue };
+            let families = peer.config.families();
+            if let Some(output) = &mut peer.output {
+                output.stages.push_back(Stage::EndOfRib(families));
+            }
+        }
     }
+
+    /// Whether selection is deferred.
+    pub fn is_deferred(&self) -> bool {
+        self.deferred
+    }
+
+    /// Peers that are up, restart gracefully, have not themselves just restarted, and still owe an End-of-RIB.
+    pub fn awaited(&self) -> Vec<PeerId> {
+        let owes = |peer: &Peer| peer.output.is_some() && !peer.config.restarting && !peer.owes_end_of_rib.is_empty();
+        self.books.peers().filter(|(_, peer)| owes(peer)).map(|(id, _)| id).collect()
+    }
+
+    // --- what changed ---
 
     /// What changed for the kernel since last asked: each prefix once, as it is now.
     pub fn take_best_changes(&mut self) -> Vec<BestChange> {
-        std::mem::take(&mut self.changes)
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().map(|prefix| BestChange { prefix, best: self.best(prefix) }).collect()
     }
 
-    /// Peers for which there is output.
+    /// Peers for which there may be output.
     pub fn peers_with_output(&self) -> Vec<PeerId> {
-        Vec::new()
+        let waits = |peer: &Peer| {
+            let output = peer.output.as_ref()?;
+            let group = self.groups.get(output.group)?.as_ref()?;
+            let behind = output.chunk < group.end() || !group.dirty.is_empty();
+            (behind || output.aside.is_some() || !output.stages.is_empty()).then_some(())
+        };
+        self.books.peers().filter(|(_, peer)| waits(peer).is_some()).map(|(id, _)| id).collect()
     }
 
-    /// The next octets for a peer: whole messages, of about `octets` at most but at least one message.
-    pub fn poll_output(&mut self, peer: PeerId, octets: usize) -> Option<Bytes> {
-        None
+    /// The next octets for a peer: whole messages, about `limit` octets of them unless a piece that belongs together
+    /// is longer. `None` if all is said.
+    pub fn poll_output(&mut self, id: PeerId, limit: usize) -> Option<Bytes> {
+        let number = self.books.peer(id)?.output.as_ref()?.group;
+        let mut group = self.groups.get_mut(number)?.take()?;
+        let octets = self.poll_group(&mut group, id, limit);
+        if let Some(slot) = self.groups.get_mut(number) {
+            *slot = Some(group);
+        }
+        octets
     }
+
+    fn poll_group(&mut self, group: &mut Group, id: PeerId, limit: usize) -> Option<Bytes> {
+        loop {
+            let output = self.books.peer_mut(id)?.output.as_mut()?;
+            if let Some((chunk, part)) = &mut output.aside {
+                let octets = chunk.read(part, id, limit);
+                if octets.is_some() {
+                    return octets;
+                }
+                output.aside = None;
+                group.release(0..0); // a dump that nobody reads any more goes
+            }
+            let begins = matches!(output.stages.front(), Some(Stage::Initial));
+            let chunk = if begins { None } else { group.chunk(output.chunk) };
+            if let Some(chunk) = chunk {
+                let octets = chunk.read(&mut output.part, id, limit);
+                if octets.is_some() {
+                    return octets;
+                }
+                let read = output.chunk;
+                (output.chunk, output.part) = (read + 1, 0);
+                group.release(read..read + 1);
+                continue;
+            }
+            if !group.dirty.is_empty() {
+                self.flush(group);
+                continue;
+            }
+            let context = group.view.context;
+            let output = self.books.peer_mut(id)?.output.as_mut()?;
+            let chunk = match output.stages.pop_front()? {
+                Stage::Initial => {
+                    let (from, dump) = group.dump();
+                    group.release(output.chunk..from);
+                    (output.chunk, output.part) = (from, 0);
+                    dump
+                }
+                Stage::Refresh(family) => {
+                    let mut batch = Batch::default();
+                    if context.enhanced_refresh {
+                        batch.begin(&Message::refresh(family, RefreshKind::Begin), &context);
+                        batch.end(&Message::refresh(family, RefreshKind::End), &context);
+                    }
+                    group.sent(family.into()).for_each(|(nlri, sent)| batch.advertise(nlri, sent, None));
+                    Arc::new(batch.encode(&context))
+                }
+                Stage::Restate(prefixes) => Arc::new(group.restate(prefixes, id)),
+                Stage::EndOfRib(families) => {
+                    let mut batch = Batch::default();
+                    families.iter().for_each(|family| batch.end(&Message::EndOfRib(family), &context));
+                    Arc::new(batch.encode(&context))
+                }
+            };
+            output.aside = Some((chunk, 0));
+        }
+    }
+
+    /// Makes messages of what is marked, and lets go of members that are too far behind to be told the history.
+    fn flush(&mut self, group: &mut Group) {
+        group.flush(&mut Sources {
+            table: &self.table,
+            books: &self.books,
+            next_hops_resolved: &self.config,
+            path_ids: &mut self.path_ids,
+            interner: &mut self.interner,
+            deferred: self.deferred,
+        });
+        while group.is_overfull() {
+            let (first, end) = (group.first(), group.end());
+            let reads_first = |peer: &Peer| peer.output.as_ref().is_some_and(|output| output.chunk == first);
+            let members = self.books.peers().filter(|(_, peer)| reads_first(peer));
+            let behind: Vec<PeerId> = members.map(|(id, _)| id).collect();
+            for id in behind {
+                let Some(output) = self.books.peer_mut(id).and_then(|peer| peer.output.as_mut()) else { continue };
+                if self.groups.get(output.group).is_some_and(Option::is_some) {
+                    continue; // a member of another group, whose log has a chunk of this number as well
+                }
+                if !matches!(output.stages.front(), Some(Stage::Initial)) {
+                    let missed = undelivered(group, output.chunk);
+                    output.stages.push_front(Stage::Restate(missed));
+                }
+                (output.chunk, output.part) = (end, 0);
+                group.release(first..end);
+            }
+            if group.first() == first {
+                break; // nobody to let go of: the chunk is being counted by a member that is leaving
+            }
+        }
+    }
+
+    // --- what operators see ---
 
     /// All paths of a prefix, the best first, and why each other is not.
     pub fn paths(&self, prefix: Prefix) -> Vec<PathView> {
-        Vec::new()
+        let Some(entry) = self.table.get(&prefix) else { return Vec::new() };
+        let decision = decision::decide(entry.contenders(&self.books, &self.books.next_hops, &self.config));
+        let view = |(index, path): (usize, &Path)| {
+            let lost = decision.fell.iter().find(|(fell, _)| *fell == index).map(|(_, step)| *step);
+            let standing = match (path.excluded, lost) {
+                (Some(exclusion), _) => Standing::Excluded(exclusion),
+                _ if index == 0 && entry.chosen > 0 => Standing::Best,
+                _ if index < entry.chosen => Standing::Multipath,
+                (None, Some(step)) => Standing::Lost(step),
+                (None, None) => Standing::Excluded(Exclusion::NextHop),
+            };
+            PathView {
+                source: self.books.source(prefix, path),
+                path_id: path.path_id,
+                attributes: Arc::clone(&path.attributes),
+                standing,
+                stale: path.stale,
+            }
+        };
+        entry.paths.iter().enumerate().map(view).collect()
     }
 
     /// Every prefix with a path, in no order.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
-        std::iter::empty()
+        self.table.keys().copied()
     }
 
-    /// How the best path of a prefix is now.
+    /// How a prefix is reached now.
     pub fn best(&self, prefix: Prefix) -> Option<Best> {
-        None
+        let entry = self.table.get(&prefix)?;
+        let path = entry.best()?;
+        let (source, attributes) = (self.books.source(prefix, path), Arc::clone(&path.attributes));
+        Some(Best { source, next_hops: entry.next_hops(), attributes })
     }
 
-    /// What a peer has to do with.
-    pub fn counts(&self, peer: PeerId) -> PeerCounts {
-        PeerCounts::default()
+    /// What a peer has to do with, in a family.
+    pub fn counts(&self, id: PeerId, family: Family) -> PeerCounts {
+        let Some(peer) = self.books.peer(id) else { return PeerCounts::default() };
+        let counts = peer.counts.get(family.index()).copied().unwrap_or_default();
+        let group = peer.output.as_ref().and_then(|output| self.groups.get(output.group)?.as_ref());
+        let advertised = group.map_or(0, |group| group.sent(family.into()).filter(|(_, sent)| sent.is_for(id)).count());
+        PeerCounts { advertised, ..counts }
     }
+
+    /// What a peer was told, or is about to be, in no order. Changes not yet [polled](Self::poll_output) by any peer
+    /// of the same view are not in it.
+    pub fn advertised(&self, id: PeerId) -> Vec<(Nlri, Arc<Attributes>)> {
+        let output = self.books.peer(id).and_then(|peer| peer.output.as_ref());
+        let Some(group) = output.and_then(|output| self.groups.get(output.group)?.as_ref()) else { return Vec::new() };
+        let sent = group.sent(Families::ALL).filter(|(_, sent)| sent.is_for(id));
+        sent.map(|(nlri, sent)| (nlri, Arc::clone(&sent.attributes))).collect()
+    }
+
+    // --- the table ---
+
+    fn insert_path(&mut self, prefix: Prefix, path: Path) {
+        self.edit(prefix, |paths, books| {
+            books.add(prefix, &path);
+            let same = |other: &&mut Path| (other.peer, other.path_id) == (path.peer, path.path_id);
+            match paths.iter_mut().find(same) {
+                Some(slot) => {
+                    let old = std::mem::replace(slot, path);
+                    books.take(prefix, &old);
+                }
+                None => paths.push(path),
+            }
+            false
+        });
+    }
+
+    fn remove_path(&mut self, peer: PeerId, nlri: Nlri) {
+        let Some(entry) = self.table.get(&nlri.prefix) else { return };
+        let is = |path: &Path| (path.peer, path.path_id) == (peer, nlri.path_id);
+        let Some(at) = entry.paths.iter().position(is) else { return };
+        self.edit(nlri.prefix, |paths, books| {
+            let path = paths.swap_remove(at);
+            books.take(nlri.prefix, &path);
+            false
+        });
+    }
+
+    /// Removes the paths of a peer and family that are `gone`.
+    fn remove_paths(&mut self, id: PeerId, family: Family, gone: impl Fn(&Path) -> bool) {
+        // There is no index by peer: a scan costs less than such an index would weigh, and ends with the last path.
+        let Some(mut left) = self.books.counts(id, family).map(|counts| counts.received) else { return };
+        let mut found = Vec::new();
+        for (prefix, entry) in self.table.iter().filter(|(prefix, _)| prefix.family() == family) {
+            if left == 0 {
+                break;
+            }
+            for path in entry.paths.iter().filter(|path| path.peer == id) {
+                left -= 1;
+                if gone(path) {
+                    found.push(Nlri { prefix: *prefix, path_id: path.path_id });
+                }
+            }
+        }
+        for nlri in found {
+            self.remove_path(id, nlri);
+        }
+    }
+
+    /// Changes all paths of a peer in place; `change` says whether prefixes must be decided anew.
+    fn touch_paths_of(
+        &mut self,
+        id: PeerId,
+        families: Families,
+        mut change: impl FnMut(&mut Path, &mut PeerCounts) -> bool,
+    ) {
+        let mut changed = Vec::new();
+        for family in families.iter() {
+            let Some(counts) = self.books.counts(id, family) else { return };
+            let mut left = counts.received;
+            for (prefix, entry) in self.table.iter_mut().filter(|(prefix, _)| prefix.family() == family) {
+                if left == 0 {
+                    break;
+                }
+                for path in entry.paths.iter_mut().filter(|path| path.peer == id) {
+                    left -= 1;
+                    if change(path, counts) {
+                        changed.push(*prefix);
+                    }
+                }
+            }
+        }
+        for prefix in changed {
+            self.edit(prefix, |_, _| true);
+        }
+    }
+
+    /// Judges everything that a peer has sent anew.
+    fn reimport(&mut self, id: PeerId) {
+        let mut found = Vec::new();
+        for (prefix, entry) in &self.table {
+            let mine = entry.paths.iter().filter(|path| path.peer == id);
+            found.extend(mine.map(|path| (*prefix, path.clone())));
+        }
+        for (prefix, mut path) in found {
+            let Some(peer) = self.books.peer(id) else { return };
+            let received = path.received.take().unwrap_or(path.attributes);
+            let judged = import::admit(&peer.config, self.config.router_id, &received, &mut self.interner);
+            (path.attributes, path.received, path.excluded) =
+                judged.judge(id, &peer.config, prefix, &mut self.interner);
+            self.insert_path(prefix, path);
+        }
+    }
+
+    /// Changes the paths of a prefix, decides, and marks what follows. `change` says whether more may have changed
+    /// than the paths themselves show.
+    fn edit(&mut self, prefix: Prefix, change: impl FnOnce(&mut Vec<Path>, &mut Books) -> bool) {
+        let entry = self.table.entry(prefix).or_default();
+        let best = entry.best().cloned();
+        let next_hops = (entry.chosen > 1).then(|| entry.next_hops());
+        let more = change(&mut entry.paths, &mut self.books);
+        entry.decide(&self.books, &self.books.next_hops, &self.config);
+        let same_best = match (&best, entry.best()) {
+            (Some(before), Some(after)) => before.same(after),
+            (None, None) => true,
+            _ => false,
+        };
+        let several = next_hops.is_some() || entry.chosen > 1;
+        let same_hops = !several || next_hops.is_some_and(|before| before == entry.next_hops());
+        let own = [best.as_ref(), entry.best()].into_iter().flatten().any(|path| path.peer == LOCAL);
+        if entry.paths.is_empty() {
+            self.table.remove(&prefix);
+        }
+        if self.deferred && !own {
+            return;
+        }
+        if !(same_best && same_hops) {
+            self.changed.insert(prefix);
+        }
+        for group in self.groups.iter_mut().flatten() {
+            if !same_best || more || group.adds_paths(prefix.family()) {
+                group.dirty.insert(prefix);
+            }
+        }
+    }
+
+    fn mark(&mut self, prefix: Prefix) {
+        for group in self.groups.iter_mut().flatten() {
+            group.dirty.insert(prefix);
+        }
+    }
+
+    // --- groups ---
+
+    /// Adds a member to the group with this view, made if there is none. It has nothing to read before the log's end.
+    fn join(&mut self, view: View) -> Output {
+        let is = |group: &Option<Group>| group.as_ref().is_some_and(|group| group.view == view);
+        let found = self.groups.iter().position(is);
+        let number = found.or_else(|| self.groups.iter().position(Option::is_none)).unwrap_or(self.groups.len());
+        if found.is_none() {
+            if number == self.groups.len() {
+                self.groups.push(None);
+            }
+            if let Some(slot) = self.groups.get_mut(number) {
+                *slot = Some(Group::new(view, self.table.keys().copied()));
+            }
+        }
+        let group = self.groups.get_mut(number).and_then(Option::as_mut).expect("it was found or made above");
+        group.members += 1;
+        Output { group: number, chunk: group.end(), part: 0, aside: None, stages: Default::default() }
+    }
+
+    /// Takes a peer out of its group, which ends with its last member.
+    fn leave(&mut self, id: PeerId) -> Option<Output> {
+        let output = self.books.peer_mut(id)?.output.take()?;
+        if let Some(slot) = self.groups.get_mut(output.group) {
+            if let Some(group) = slot {
+                group.members -= 1;
+                let end = group.end();
+                group.release(output.chunk..end);
+            }
+            if slot.as_ref().is_some_and(|group| group.members == 0) {
+                *slot = None;
+            }
+        }
+        Some(output)
+    }
+
+    /// Moves a peer whose view has changed, and plans to tell it what is different.
+    fn regroup(&mut self, id: PeerId) {
+        let Some(peer) = self.books.peer(id) else { return };
+        let Some(output) = &peer.output else { return };
+        let view = View::new(&peer.config, self.config.router_id);
+        let Some(old) = self.groups.get(output.group).and_then(Option::as_ref) else { return };
+        if old.view == view {
+            return;
+        }
+        // It was told what its old group has told, but for what it has not read: look at that, and at what differs.
+        let mut differing = undelivered(old, output.chunk);
+        let mut moved = self.join(view);
+        let number = moved.group;
+        if let Some(mut group) = self.groups.get_mut(number).and_then(Option::take) {
+            self.flush(&mut group);
+            let unread = moved.chunk..group.end();
+            moved.chunk = group.end();
+            group.release(unread);
+            let old = self.books.peer(id).and_then(|peer| peer.output.as_ref());
+            if let Some(old) = old.and_then(|output| self.groups.get(output.group)?.as_ref()) {
+                let gone = old.sent(Families::ALL).filter(|(nlri, sent)| group.get(*nlri) != Some(*sent));
+                let new = group.sent(Families::ALL).filter(|(nlri, sent)| old.get(*nlri) != Some(*sent));
+                differing.extend(gone.chain(new).map(|(nlri, _)| nlri));
+            }
+            if let Some(slot) = self.groups.get_mut(number) {
+                *slot = Some(group);
+            }
+        }
+        let Some(output) = self.leave(id) else { return };
+        moved.stages = output.stages;
+        if !matches!(moved.stages.front(), Some(Stage::Initial)) {
+            moved.stages.push_front(Stage::Restate(differing));
+            if output.aside.is_some() {
+                moved.stages.push_front(Stage::Initial); // it was in the middle of something: all of it again
+            }
+        }
+        if let Some(peer) = self.books.peer_mut(id) {
+            peer.output = Some(moved);
+        }
+    }
+}
+
+/// The prefixes of which a member reading at `chunk` has not been told.
+fn undelivered(group: &Group, chunk: u64) -> HashSet<Nlri> {
+    let mut prefixes = HashSet::new();
+    for number in chunk..group.end() {
+        if let Some(chunk) = group.chunk(number) {
+            chunk.prefixes(&group.view.context, &mut prefixes);
+        }
+    }
+    prefixes
 }

@@ -58,6 +58,10 @@ pub struct PeerConfig {
     pub next_hop_v4: Option<Ipv4Addr>,
     /// Our address as a next hop for IPv6; without one, paths that need it are not sent.
     pub next_hop_v6: Option<Ipv6Addr>,
+    /// It has just restarted: its End-of-RIB is not waited for (R bit, RFC 4724 §4.1).
+    pub restarting: bool,
+    /// It will end its initial advertisement with End-of-RIB: it restarts gracefully.
+    pub sends_end_of_rib: bool,
     /// How often our AS may be in the AS_PATH of what it sends.
     pub allowed_local_as: u8,
     /// Judges what it sends; `None` accepts all.
@@ -234,6 +238,8 @@ impl PeerConfig {
             next_hop: NextHopMode::Auto,
             next_hop_v4,
             next_hop_v6,
+            restarting: negotiated.graceful_restart.as_ref().is_some_and(|restart| restart.restarting),
+            sends_end_of_rib: negotiated.graceful_restart.is_some(),
             allowed_local_as: 0,
             import: None,
             export: None,

@@ -1,0 +1,64 @@
+//! What of a peer's paths may take part (RFC 4271 §9.1.2, RFC 4456 §8).
+
+use std::sync::Arc;
+
+use super::{Candidate, Exclusion, PeerConfig, PeerId, Source, Verdict};
+use crate::{Attributes, Interner, Prefix, RouterId};
+
+/// Attributes of a peer with the verdict that does not depend on the prefix.
+pub(super) struct Judged {
+    pub(super) attributes: Arc<Attributes>,
+    pub(super) excluded: Option<Exclusion>,
+}
+
+/// Takes attributes as a peer sent them: without what it has no say in, and checked for loops.
+pub(super) fn admit(
+    config: &PeerConfig,
+    own_id: RouterId,
+    attributes: &Arc<Attributes>,
+    interner: &mut Interner,
+) -> Judged {
+    let external = !config.context.internal;
+    let meddles =
+        attributes.local_pref.is_some() || attributes.originator_id.is_some() || !attributes.cluster_list.is_empty();
+    let attributes = if external && meddles {
+        let attributes = Attributes::clone(attributes);
+        interner.intern(Attributes { local_pref: None, originator_id: None, cluster_list: Vec::new(), ..attributes })
+    } else {
+        interner.intern_shared(attributes)
+    };
+    let cluster = config.cluster_id.map_or(own_id.address(), |cluster| cluster.0);
+    let excluded = if attributes.as_path.count(config.local_as) > config.allowed_local_as.into() {
+        Some(Exclusion::AsLoop)
+    } else if attributes.originator_id == Some(own_id) {
+        Some(Exclusion::OwnOriginator)
+    } else if attributes.cluster_list.iter().any(|id| id.0 == cluster) {
+        Some(Exclusion::ClusterLoop)
+    } else {
+        None
+    };
+    Judged { attributes, excluded }
+}
+
+impl Judged {
+    /// The outcome for one prefix: the attributes that count, those received if others, and whether it takes part.
+    pub(super) fn judge(
+        &self,
+        id: PeerId,
+        config: &PeerConfig,
+        prefix: Prefix,
+        interner: &mut Interner,
+    ) -> (Arc<Attributes>, Option<Arc<Attributes>>, Option<Exclusion>) {
+        let as_received = || Arc::clone(&self.attributes);
+        let Some(policy) = config.import.as_ref().filter(|_| self.excluded.is_none()) else {
+            return (as_received(), None, self.excluded);
+        };
+        let source = Source::Peer { peer: id, external: !config.context.internal };
+        let (attributes, peer_as, local_as) = (&*self.attributes, config.peer_as, config.local_as);
+        match policy.judge(&Candidate { prefix, attributes, source, peer_as, local_as }) {
+            Verdict::Accept => (as_received(), None, None),
+            Verdict::Reject => (as_received(), None, Some(Exclusion::Policy)),
+            Verdict::Replace(attributes) => (interner.intern(attributes), Some(as_received()), None),
+        }
+    }
+}
