@@ -16,6 +16,8 @@ pub const TABLE_MAIN: u32 = libc::RT_TABLE_MAIN as u32;
 const IPV6_METRIC: u32 = 1024;
 /// `RTNH_F_ONLINK`.
 const ONLINK: u32 = 4;
+/// `RTA_VIA`: a gateway of the other family.
+const RTA_VIA: u16 = 18;
 /// `RTM_F_CLONED`: an exception the kernel keeps (path MTU), no route.
 const CLONED: u32 = 0x200;
 /// `RTM_F_FIB_MATCH`: answer with the route, not with what follows from it.
@@ -258,7 +260,7 @@ impl Route {
             match kind {
                 libc::RTA_DST => destination = ip(value)?,
                 libc::RTA_GATEWAY => only.gateway = ip(value),
-                libc::RTA_VIA => only.gateway = via(value),
+                RTA_VIA => only.gateway = via(value),
                 libc::RTA_OIF => only.interface = number(value),
                 libc::RTA_PRIORITY => route.metric = number(value)?,
                 libc::RTA_PREFSRC => route.source = ip(value),
@@ -317,7 +319,7 @@ impl Route {
         if gateway.is_ipv4() == self.destination.addr().is_ipv4() {
             request.attribute(libc::RTA_GATEWAY, &ip_octets(gateway));
         } else {
-            request.nested(libc::RTA_VIA, |via| {
+            request.nested(RTA_VIA, |via| {
                 via.raw(&u16::from(family(gateway)).to_ne_bytes());
                 via.raw(&ip_octets(gateway));
             });
@@ -507,7 +509,7 @@ fn next_hops(octets: &[u8]) -> Vec<NextHop> {
         for (kind, value) in attributes(rest.get(8..length)?) {
             match kind {
                 libc::RTA_GATEWAY => hop.gateway = ip(value),
-                libc::RTA_VIA => hop.gateway = via(value),
+                RTA_VIA => hop.gateway = via(value),
                 _ => {}
             }
         }

@@ -113,9 +113,8 @@ pub fn connect_unix(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let patience = patience.max(Duration::from_micros(1));
     let limit = libc::timeval {
-        tv_sec: libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX),
-        // Below a million, so it fits whatever the type is.
-        tv_usec: patience.subsec_micros() as libc::suseconds_t,
+        tv_sec: i32::try_from(patience.as_secs()).unwrap_or(i32::MAX).into(),
+        tv_usec: i32::try_from(patience.subsec_micros()).expect("less than a million").into(),
     };
     set(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit)?;
     let length = offset_of!(libc::sockaddr_un, sun_path) + name.len() + 1;
