@@ -1,0 +1,140 @@
+//! Which numbers does the speaker publish?
+
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::status::{KernelStatus, SessionStatus, State};
+
+/// All of them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    peers: IntGaugeVec,
+    session_up: IntGaugeVec,
+    session_since: IntGaugeVec,
+    prefixes: IntGaugeVec,
+    messages: IntGaugeVec,
+    flaps: IntGaugeVec,
+    refused: IntCounterVec,
+    /// Prefixes in the RIB.
+    pub rib_prefixes: IntGauge,
+    installed: IntGauge,
+    held_back: IntGauge,
+    elsewhere: IntGauge,
+    kernel_in_sync: IntGauge,
+    /// 1 once the datastore's snapshot is complete.
+    pub datastore_in_sync: IntGauge,
+    /// 1 while the datastore answers.
+    pub datastore_answers: IntGauge,
+    /// 1 while start-up's recovery lasts.
+    pub recovering: IntGauge,
+    /// Blocks that this node advertises.
+    pub blocks: IntGauge,
+    /// Conditions that an operator should look at.
+    pub warnings: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// If one of the names is taken.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok(gauges)
+        };
+        let session = ["session", "peer"];
+        let directed = ["session", "peer", "direction"];
+        let refused = IntCounterVec::new(
+            Opts::new("bgp_connections_refused_total", "Incoming connections closed at once, by reason"),
+            &["reason"],
+        )?;
+        registry.register(Box::new(refused.clone()))?;
+        Ok(Self {
+            peers: gauges("bgp_peers", "Sessions by state", &["state"])?,
+            session_up: gauges("bgp_session_up", "1 while the session is established", &session)?,
+            session_since: gauges("bgp_session_since_seconds", "Unix time of the last change of state", &session)?,
+            prefixes: gauges("bgp_session_prefixes", "Prefixes received, accepted, stale, advertised", &directed)?,
+            messages: gauges("bgp_session_messages", "Messages received and sent since start", &directed)?,
+            flaps: gauges("bgp_session_flaps", "Times the session was lost since start", &session)?,
+            refused,
+            rib_prefixes: gauge("bgp_rib_prefixes", "Prefixes in the RIB")?,
+            installed: gauge("bgp_routes_installed", "Kernel routes that this speaker holds")?,
+            held_back: gauge("bgp_routes_held_back", "Prefixes whose next hop cannot be reached")?,
+            elsewhere: gauge("bgp_routes_elsewhere", "Learned prefixes that another program routes")?,
+            kernel_in_sync: gauge("bgp_kernel_in_sync", "1 while the kernel holds what it should")?,
+            datastore_in_sync: gauge("bgp_datastore_in_sync", "1 once the datastore's snapshot is complete")?,
+            datastore_answers: gauge("bgp_datastore_answers", "1 while the datastore answers")?,
+            recovering: gauge("bgp_recovering", "1 while recovery after the start lasts")?,
+            blocks: gauge("bgp_blocks_advertised", "Blocks of this node that are advertised")?,
+            warnings: gauge("bgp_warnings", "Conditions that an operator should look at")?,
+        })
+    }
+
+    /// An incoming connection was closed at once.
+    pub fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// How one session is now.
+    pub fn session(&self, status: &SessionStatus) {
+        let peer = status.peer.ip().to_string();
+        let labels = [status.name.as_str(), peer.as_str()];
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let established = matches!(status.state, State::Up | State::Wait);
+        self.session_up.with_label_values(&labels).set(established.into());
+        self.session_since.with_label_values(&labels).set(status.since.as_second());
+        self.flaps.with_label_values(&labels).set(number(status.flaps));
+        for (direction, value) in [
+            ("received", status.prefixes.received),
+            ("accepted", status.prefixes.accepted),
+            ("stale", status.prefixes.stale),
+            ("advertised", status.prefixes.advertised),
+        ] {
+            self.prefixes.with_label_values(&[labels[0], labels[1], direction]).set(number(value));
+        }
+        for (direction, value) in [("received", status.messages.received), ("sent", status.messages.sent)] {
+            self.messages.with_label_values(&[labels[0], labels[1], direction]).set(number(value));
+        }
+    }
+
+    /// A session is no longer configured.
+    pub fn forget(&self, name: &str, peer: std::net::IpAddr) {
+        let peer = peer.to_string();
+        for gauges in [&self.session_up, &self.session_since, &self.flaps] {
+            let _ = gauges.remove_label_values(&[name, &peer]);
+        }
+        for direction in ["received", "accepted", "stale", "advertised", "sent"] {
+            let _ = self.prefixes.remove_label_values(&[name, &peer, direction]);
+            let _ = self.messages.remove_label_values(&[name, &peer, direction]);
+        }
+    }
+
+    /// How many sessions are in which state.
+    pub fn states(&self, states: impl Iterator<Item = State>) {
+        let mut counts = [0; State::ALL.len()];
+        for state in states {
+            let place = State::ALL.iter().position(|other| *other == state);
+            if let Some(count) = place.and_then(|place| counts.get_mut(place)) {
+                *count += 1;
+            }
+        }
+        for (state, count) in State::ALL.iter().zip(counts) {
+            self.peers.with_label_values(&[state.word()]).set(count);
+        }
+    }
+
+    /// How the kernel's side is.
+    pub fn kernel(&self, status: &KernelStatus) {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.installed.set(number(status.installed));
+        self.held_back.set(number(status.held_back));
+        self.elsewhere.set(number(status.elsewhere));
+        self.kernel_in_sync.set(status.in_sync.into());
+    }
+}

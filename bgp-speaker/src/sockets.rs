@@ -1,0 +1,177 @@
+//! Who asks for status, and how is it answered? Unix sockets: JSON, and the dialect of BIRD.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+use crate::bird::{self, Family};
+use crate::status::{Overview, PathStatus, Question, Report, SessionStatus};
+
+/// The longest request, in octets.
+const LINE_LIMIT: u64 = 4096;
+/// How long a client may stay silent.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A question, and where the answer goes.
+pub type Query = (Question, oneshot::Sender<Report>);
+
+/// A socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {path}: {source}; is the folder there and writable?")]
+pub struct ListenError {
+    /// The socket's path.
+    pub path: PathBuf,
+    /// The system's words.
+    pub source: io::Error,
+}
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// One JSON request a line, one JSON document a line.
+    Json,
+    /// BIRD's, for one family.
+    Bird(Family),
+}
+
+/// A JSON request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    show: Show,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Show {
+    Status,
+    Sessions,
+    Routes,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer<'a> {
+    Status(&'a Overview),
+    Sessions { status: &'a Overview, sessions: &'a [SessionStatus] },
+    Routes { routes: &'a [PathStatus] },
+    Error { error: String },
+}
+
+/// Answers on a socket at `path`, for ever, in a task of its own. A socket that a dead process left is replaced.
+///
+/// # Errors
+/// If the folder or the socket cannot be made.
+pub fn serve(path: &Path, dialect: Dialect, queries: mpsc::Sender<Query>) -> Result<(), ListenError> {
+    let listener = listen(path).map_err(|source| ListenError { path: path.to_owned(), source })?;
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let queries = queries.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = converse(stream, dialect, &queries).await {
+                            debug!(%error, "status client lost");
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: the next attempt would fail at once, too.
+                    warn!(%error, "status socket cannot accept");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    // Bound under another name and renamed: at no time is there a socket with wider permissions, and a client of a
+    // predecessor that is being replaced finds one or the other.
+    let new = path.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&new)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o660))?;
+    std::fs::rename(&new, path)?;
+    Ok(listener)
+}
+
+async fn converse(stream: UnixStream, dialect: Dialect, queries: &mpsc::Sender<Query>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::with_capacity(512, read);
+    if matches!(dialect, Dialect::Bird(_)) {
+        write.write_all(bird::greeting().as_bytes()).await?;
+    }
+    while let Some(line) = next_line(&mut lines).await? {
+        let reply = match dialect {
+            Dialect::Json => json(&line, queries).await,
+            Dialect::Bird(family) => match bird::parse(&line) {
+                Err(refusal) => refusal,
+                Ok(command) => match ask(queries, command.question()).await {
+                    Some(report) => command.answer(&report, family, &TimeZone::system()),
+                    None => return Ok(()), // stopping
+                },
+            },
+        };
+        write.write_all(reply.as_bytes()).await?;
+    }
+    Ok(())
+}
+
+/// The next line; `None` at the end, after silence, or if the line is too long.
+async fn next_line(lines: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    match tokio::time::timeout(PATIENCE, lines.take(LINE_LIMIT).read_until(b'\n', &mut line)).await {
+        Err(_) | Ok(Ok(0)) => Ok(None),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) if line.len() as u64 == LINE_LIMIT && line.last() != Some(&b'\n') => Ok(None),
+        Ok(Ok(_)) => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
+    }
+}
+
+async fn json(line: &str, queries: &mpsc::Sender<Query>) -> String {
+    let question = match serde_json::from_str::<Request>(line) {
+        Ok(Request { show: Show::Status }) => Question::Status,
+        Ok(Request { show: Show::Sessions }) => Question::Sessions,
+        Ok(Request { show: Show::Routes }) => Question::Routes,
+        Err(error) => {
+            let error = format!("{error}; ask {{\"show\":\"status\"}}, \"sessions\" or \"routes\"");
+            return document(&Answer::Error { error });
+        }
+    };
+    let Some(report) = ask(queries, question).await else {
+        return document(&Answer::Error { error: "the speaker is stopping".to_owned() });
+    };
+    document(&match question {
+        Question::Status => Answer::Status(&report.overview),
+        Question::Sessions => Answer::Sessions { status: &report.overview, sessions: &report.sessions },
+        Question::Routes => Answer::Routes { routes: &report.paths },
+    })
+}
+
+fn document(answer: &Answer<'_>) -> String {
+    let mut text = serde_json::to_string(answer).expect("the answer's types have text keys only");
+    text.push('\n');
+    text
+}
+
+async fn ask(queries: &mpsc::Sender<Query>, question: Question) -> Option<Report> {
+    let (sender, receiver) = oneshot::channel();
+    queries.send((question, sender)).await.ok()?;
+    receiver.await.ok()
+}

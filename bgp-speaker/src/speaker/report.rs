@@ -1,0 +1,124 @@
+//! What does the speaker say when it is asked?
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::{RECOVERY, Recovery, Speaker};
+use crate::kernel::Command;
+use crate::status::{self, Overview, Question, Report, SessionStatus};
+
+impl Speaker {
+    /// Answers a status client; what only the kernel's thread knows is filled in there.
+    pub(super) fn answer(&mut self, question: Question, answer: oneshot::Sender<Report>) {
+        let clock = Timestamp::now();
+        let sessions = match question {
+            Question::Status => Vec::new(),
+            Question::Sessions | Question::Routes => self.session_statuses(clock),
+        };
+        let paths = match question {
+            Question::Status | Question::Sessions => Vec::new(),
+            Question::Routes => self.routing.paths(|id| {
+                let config = &self.peers.get(&id)?.config;
+                Some((config.name.clone(), config.peer.ip()))
+            }),
+        };
+        let report = Report { overview: self.overview(clock), sessions, paths };
+        if report.paths.is_empty() {
+            let _ = answer.send(report); // the client may be gone
+            return;
+        }
+        let commands = self.kernel.commands.clone();
+        tokio::spawn(async move {
+            // If the thread has ended, so has the speaker, and with it the client's wait.
+            let _ = commands.send(Command::Complete(Box::new(report), answer)).await;
+        });
+    }
+
+    fn session_statuses(&self, clock: Timestamp) -> Vec<SessionStatus> {
+        let status = |id: &u32| {
+            let peer = self.peers.get(id)?;
+            Some(peer.status(clock, self.routing.prefixes(*id, peer.family())))
+        };
+        self.by_name.values().filter_map(status).collect()
+    }
+
+    fn overview(&self, clock: Timestamp) -> Overview {
+        let faults = self.inputs.faults.values().map(ToString::to_string);
+        let mut warnings: BTreeSet<String> = self.plan.warnings.iter().map(ToString::to_string).chain(faults).collect();
+        warnings.extend(self.deaf().iter().map(|address| format!("cannot listen on {address}")));
+        if let Some(reason) = &self.datastore.trouble {
+            warnings.insert(format!("datastore does not answer: {reason}"));
+        }
+        Overview {
+            node: self.node.clone(),
+            version: calico_version::LONG,
+            router_id: self.identity.map(|identity| identity.router_id.address()),
+            local_as: self.plan.local_as,
+            now: clock,
+            started: self.started,
+            reconfigured: self.reconfigured,
+            datastore_in_sync: self.datastore.in_sync,
+            datastore_trouble: self.datastore.trouble.clone(),
+            listening: self.listeners.iter().filter(|(_, task)| task.is_some()).map(|(address, _)| *address).collect(),
+            recovery: self.recovery_status(),
+            kernel: self.kernel.status.borrow().clone(),
+            blocks: self.routing.blocks(),
+            warnings: warnings.into_iter().collect(),
+        }
+    }
+
+    fn recovery_status(&self) -> Option<status::Recovery> {
+        let Recovery::Running { since } = self.recovery else { return None };
+        let waiting = self.peers.values().filter(|peer| self.is_awaited(peer, Instant::now()));
+        Some(status::Recovery {
+            waiting_for: waiting.map(|peer| peer.config.name.clone()).collect(),
+            remaining_seconds: RECOVERY.saturating_sub(since.elapsed()).as_secs(),
+            limit_seconds: RECOVERY.as_secs(),
+        })
+    }
+
+    /// Publishes the numbers of one session.
+    pub(super) fn publish_session(&self, id: u32) {
+        if let Some(peer) = self.peers.get(&id) {
+            self.metrics.session(&peer.status(Timestamp::now(), self.routing.prefixes(id, peer.family())));
+        }
+        self.metrics.states(self.peers.values().map(crate::peer::Peer::state));
+    }
+
+    /// Publishes the numbers of everything.
+    pub(super) fn publish_counters(&self) {
+        let clock = Timestamp::now();
+        for (id, peer) in &self.peers {
+            self.metrics.session(&peer.status(clock, self.routing.prefixes(*id, peer.family())));
+        }
+        self.metrics.states(self.peers.values().map(crate::peer::Peer::state));
+        self.metrics.rib_prefixes.set(i64::try_from(self.routing.size()).unwrap_or(i64::MAX));
+    }
+
+    /// Says how we are: ready when our own work is done. A peer that is down makes nobody unready.
+    pub(super) fn report_health(&mut self) {
+        let kernel = self.kernel.status.borrow();
+        let deaf = self.deaf();
+        let (ready, detail) = match (&self.datastore.trouble, self.datastore.in_sync) {
+            (Some(reason), false) => (false, format!("waiting for the datastore: {reason}")),
+            (None, false) => (false, "waiting for the datastore's snapshot".to_owned()),
+            _ if self.plan.local.is_none() => (false, "this node has no BGP address in the datastore yet".to_owned()),
+            _ if !deaf.is_empty() => (false, format!("cannot listen on {deaf:?}: is another BGP speaker running?")),
+            _ if !kernel.in_sync => {
+                (false, format!("routes are not in the kernel: {}", kernel.error.as_deref().unwrap_or("working on it")))
+            }
+            _ => {
+                let up = self.peers.values().filter(|peer| peer.is_up()).count();
+                (true, format!("{up} of {} sessions established", self.peers.len()))
+            }
+        };
+        drop(kernel);
+        if self.said.as_ref() != Some(&(ready, detail.clone())) {
+            self.health.report(true, ready, detail.clone());
+            self.said = Some((ready, detail));
+        }
+    }
+}

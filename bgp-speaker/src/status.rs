@@ -1,0 +1,259 @@
+//! What does the speaker say of itself? The values behind the status sockets and the log.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::sessions::Origin;
+
+/// BIRD's word for a session as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Cannot run as configured.
+    Down,
+    /// Not established.
+    Start,
+    /// Established, but routes are held until restart recovery ends.
+    Wait,
+    /// Established.
+    Up,
+}
+
+impl State {
+    /// All of them, for gauges that show zeroes too.
+    pub const ALL: [Self; 4] = [Self::Down, Self::Start, Self::Wait, Self::Up];
+
+    /// The word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Start => "start",
+            Self::Wait => "wait",
+            Self::Up => "up",
+        }
+    }
+}
+
+/// How many prefixes went which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Prefixes {
+    /// Paths that the peer advertises now.
+    pub received: u64,
+    /// Of those, the ones that passed import.
+    pub accepted: u64,
+    /// Of those, the ones from before its restart.
+    pub stale: u64,
+    /// Prefixes that we advertise to the peer now.
+    pub advertised: u64,
+}
+
+/// How many messages went which way since the speaker started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Messages {
+    /// Received.
+    pub received: u64,
+    /// Sent.
+    pub sent: u64,
+}
+
+/// What is agreed with an established peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Agreement {
+    /// The peer's BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// Our address on the connection.
+    pub local_address: Option<IpAddr>,
+    /// Seconds of silence after which the session is lost; 0 is never.
+    pub hold_time: u16,
+    /// Seconds between keepalives; 0 is never.
+    pub keepalive: u16,
+    /// Capabilities that both sides have, in BIRD's words.
+    pub capabilities: Vec<String>,
+    /// The peer's restart time in seconds, if it can restart gracefully.
+    pub peer_restart_time: Option<u16>,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionStatus {
+    /// Its name.
+    pub name: String,
+    /// The peer's address and port.
+    pub peer: SocketAddr,
+    /// Where it comes from, in words.
+    #[serde(rename = "type", serialize_with = "origin_words")]
+    pub origin: Origin,
+    /// BIRD's word for it as a whole.
+    pub state: State,
+    /// The state of its FSM, or `Passive`.
+    pub fsm: &'static str,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// For how many seconds it is established.
+    pub uptime_seconds: Option<u64>,
+    /// The last error, kept until the session is next established.
+    pub last_error: Option<String>,
+    /// What may help.
+    pub remedy: Option<&'static str>,
+    /// Our AS number.
+    pub local_as: u32,
+    /// The peer's AS number.
+    pub peer_as: u32,
+    /// Whether we wait for the peer to dial.
+    pub passive: bool,
+    /// Whether the peer is a client of ours as a route reflector.
+    pub client: bool,
+    /// What is agreed, while established.
+    pub agreement: Option<Agreement>,
+    /// Prefixes.
+    pub prefixes: Prefixes,
+    /// Messages.
+    pub messages: Messages,
+    /// How often it was lost since the speaker started.
+    pub flaps: u64,
+    /// Whether its paths are kept, stale, while the peer restarts.
+    pub stale: bool,
+}
+
+impl SessionStatus {
+    /// The INFO column: the FSM's word and, until the next success, the last error.
+    pub fn info(&self) -> String {
+        let error = self.last_error.as_deref().unwrap_or_default();
+        match self.state {
+            State::Down => error.to_owned(),
+            _ => format!("{:<14}{error}", self.fsm),
+        }
+    }
+}
+
+fn origin_words<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(origin.words())
+}
+
+/// How far start-up's recovery has come (RFC 4724 §4.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Recovery {
+    /// Sessions whose End-of-RIB is awaited.
+    pub waiting_for: Vec<String>,
+    /// Seconds until it ends anyway.
+    pub remaining_seconds: u64,
+    /// Seconds it may take at most.
+    pub limit_seconds: u64,
+}
+
+/// The kernel's side.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KernelStatus {
+    /// Routes of ours that the kernel holds.
+    pub installed: usize,
+    /// Prefixes whose next hop cannot be resolved, so that they are held back.
+    pub held_back: usize,
+    /// Prefixes that somebody else routes on this node.
+    pub elsewhere: usize,
+    /// Whether the kernel holds what it should.
+    pub in_sync: bool,
+    /// What the kernel said last, if it refuses.
+    pub error: Option<String>,
+}
+
+/// The speaker as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overview {
+    /// The node's name.
+    pub node: String,
+    /// Our version and commit.
+    pub version: &'static str,
+    /// BGP identifier, once it is known.
+    pub router_id: Option<Ipv4Addr>,
+    /// AS number.
+    pub local_as: u32,
+    /// Now.
+    pub now: Timestamp,
+    /// When the speaker started.
+    pub started: Timestamp,
+    /// When sessions were last changed by configuration.
+    pub reconfigured: Timestamp,
+    /// Whether the datastore's snapshot is complete.
+    pub datastore_in_sync: bool,
+    /// Why the datastore does not answer, if it does not.
+    pub datastore_trouble: Option<String>,
+    /// Listeners.
+    pub listening: Vec<SocketAddr>,
+    /// Start-up's recovery, while it lasts.
+    pub recovery: Option<Recovery>,
+    /// The kernel's side.
+    pub kernel: KernelStatus,
+    /// This node's advertised blocks.
+    pub blocks: Vec<IpNet>,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// One path of one prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PathStatus {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Name of the session it came by, or `static` for our own.
+    pub source: String,
+    /// The peer's address; `None` for our own.
+    pub peer: Option<IpAddr>,
+    /// Whether it is the best, or used beside it.
+    pub best: bool,
+    /// What became of it in the decision, in words.
+    pub standing: String,
+    /// The advertised next hop; `None` for our own.
+    pub next_hop: Option<IpAddr>,
+    /// How the kernel reaches it; `None` if it does not.
+    pub via: Option<Via>,
+    /// Whether the kernel holds a route for it.
+    pub installed: bool,
+    /// Whether the peer is restarting and this is from before.
+    pub stale: bool,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// The AS_PATH as text.
+    pub as_path: String,
+    /// `IGP`, `EGP` or `INCOMPLETE`.
+    pub origin: &'static str,
+    /// Communities of all kinds as text.
+    pub communities: Vec<String>,
+    /// ORIGINATOR_ID.
+    pub originator: Option<Ipv4Addr>,
+}
+
+/// A gateway and the interface towards it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Via {
+    /// The gateway.
+    pub gateway: IpAddr,
+    /// The interface.
+    pub interface: String,
+}
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The overview alone.
+    Status,
+    /// And the sessions.
+    Sessions,
+    /// And all paths.
+    Routes,
+}
+
+/// The answer to a [`Question`]; what was not asked is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The overview.
+    pub overview: Overview,
+    /// The sessions, by name.
+    pub sessions: Vec<SessionStatus>,
+    /// The paths, by prefix, the best first.
+    pub paths: Vec<PathStatus>,
+}
