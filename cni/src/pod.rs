@@ -106,7 +106,7 @@ impl Namespace {
     ///
     /// # Errors
     /// Code 8.
-    pub fn enter_or_explain(&self) -> Result<(), Error> {
+    fn enter_or_explain(&self) -> Result<(), Error> {
         self.enter().map_err(|error| {
             let details = format!("{}: {error}", self.path.display());
             Error::new(Code::InvalidNamespace, "could not enter the network namespace in CNI_NETNS", details)

@@ -5,7 +5,7 @@
 //! - [`RouteTable`] keeps the routes of one owner as they are desired and leaves everybody else's alone;
 //! - [`sysctl`] and [`namespace`] are the two neighbours of netlink that one always needs with it.
 //!
-//! Requests are encoded and answers decoded here ([`message`](self)), attribute by attribute and only those that are
+//! Requests are encoded and answers decoded here (`message.rs`), attribute by attribute and only those that are
 //! used: an attribute that a newer kernel adds or changes cannot make a whole answer unreadable, and a plugin that
 //! makes one veth pair does not carry the codecs of all kinds of links.
 
@@ -16,6 +16,7 @@ mod message;
 mod monitor;
 mod neighbour;
 mod route;
+mod routes;
 mod socket;
 pub mod sysctl;
 mod table;
@@ -26,6 +27,7 @@ pub use error::{Error, Result};
 pub use link::{Link, LinkChange, Mac, MacError, Veth};
 pub use monitor::{Event, Monitor};
 pub use neighbour::Neighbour;
-pub use route::{NextHop, Route, RouteFilter, RouteKey, RouteKind, TABLE_MAIN};
+pub use route::{NextHop, Route, RouteKey, RouteKind, TABLE_MAIN};
+pub use routes::RouteFilter;
 pub use socket::{Batch, Socket};
 pub use table::RouteTable;

@@ -16,7 +16,8 @@ use calico_delta::Delta;
 
 use crate::error::{Cause, Error, Result};
 use crate::monitor::Event;
-use crate::route::{NextHop, Route, RouteFilter, RouteKey};
+use crate::route::{NextHop, Route, RouteKey};
+use crate::routes::RouteFilter;
 use crate::socket::Socket;
 
 /// So many keys are looked up one by one; for more, their tables are listed.
@@ -240,6 +241,7 @@ impl RouteTable {
     }
 
     fn remove(&mut self, socket: &mut Socket, keys: Vec<RouteKey>, failures: &mut Vec<(RouteKey, Error)>) {
+        let keys: Vec<RouteKey> = keys.into_iter().filter(|key| !self.is_gone_beside_another(socket, key)).collect();
         // Without next hops: whatever became of them, of this key, kind and protocol there is one to remove.
         let bare = |route: &Route| Route { next_hops: Vec::new(), source: None, ..route.clone() };
         let routes: Vec<Route> = keys.iter().filter_map(|key| self.delta.actual().get(key)).map(bare).collect();
@@ -260,6 +262,24 @@ impl RouteTable {
                 self.surplus.push(route.clone());
             }
         }
+    }
+
+    /// To the kernel, a removal without an IPv4 metric is one of any metric. So where ours has siblings, as after an
+    /// upgrade that changed the metric, we look whether it is still there before we ask to remove it.
+    fn is_gone_beside_another(&mut self, socket: &mut Socket, key: &RouteKey) -> bool {
+        let siblings = RouteKey { metric: 1, ..*key }..=RouteKey { metric: u32::MAX, ..*key };
+        if key.metric != 0 || self.delta.actual().range(siblings).next().is_none() {
+            return false;
+        }
+        let Some(route) = self.delta.actual().get(key).cloned() else { return true };
+        let there =
+            |holders: BTreeMap<_, Vec<Route>>| holders.get(key).is_some_and(|all| all.iter().any(|r| (self.ours)(r)));
+        // If it cannot be known now, the next pass will do.
+        let gone = self.look(socket, &[route]).is_ok_and(|holders| !there(holders));
+        if gone {
+            self.delta.gone(key);
+        }
+        gone
     }
 
     /// One of ours is gone, or of an IPv6 route some next hops.

@@ -333,12 +333,18 @@ fn a_restarted_owner_adopts_its_routes_and_writes_only_the_difference() {
 
 #[test]
 fn a_route_is_replaced_in_one_step() {
-    with_links(|socket, _| {
+    with_links(|socket, east| {
+        let west = socket.link("west").unwrap().unwrap().index;
+        let on = |index| {
+            ["10.0.0.0/26", "fd00:a::/64"].map(|to| Route::unicast(to.parse().unwrap(), [NextHop::dev(index)], OURS))
+        };
         let mut routes = table();
         routes.resync(socket).unwrap();
         routes.set_sweep(true);
         let mut monitor = Monitor::open().unwrap();
         let steps = [
+            on(east),
+            on(west),
             [via("10.0.0.0/26", &["192.0.2.2"]), via("fd00:a::/64", &["fd00:1::2"])],
             [via("10.0.0.0/26", &["192.0.2.3"]), via("fd00:a::/64", &["fd00:1::3"])],
             [via("10.0.0.0/26", &["192.0.2.2", "192.0.2.3"]), via("fd00:a::/64", &["fd00:1::2", "fd00:1::3"])],
@@ -365,6 +371,28 @@ fn a_route_is_replaced_in_one_step() {
             step.iter().for_each(|route| again.want(route.clone()));
             again.resync(socket).unwrap();
             assert!(again.in_sync(), "{step:?} {:?}", again.actual().collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn an_old_metric_goes_after_the_new_one_came_and_only_once() {
+    with_links(|socket, east| {
+        let route =
+            |metric| Route::unicast("10.0.0.1/32".parse().unwrap(), [NextHop::dev(east)], OURS).with_metric(metric);
+        let mut routes = table();
+        routes.set_sweep(true);
+        for already_gone in [false, true] {
+            socket.replace_route(&route(0)).unwrap();
+            socket.replace_route(&route(1024)).unwrap();
+            routes.want(route(1024));
+            routes.resync(socket).unwrap();
+            if already_gone {
+                socket.delete_route(&route(0)).unwrap();
+            }
+            assert!(routes.apply(socket).is_empty());
+            assert_eq!(ours(socket), [route(1024)]);
+            assert!(routes.in_sync());
         }
     });
 }
@@ -458,5 +486,37 @@ fn a_monitor_tells_links_and_addresses_of_its_own_namespace_only() {
         wait_for(&mut monitor, |event| matches!(event, Event::AddressGone(found) if same(found)));
         socket.delete_link(east).unwrap();
         wait_for(&mut monitor, |event| matches!(event, Event::LinkGone(link) if link.name == "east"));
+    });
+}
+
+#[test]
+fn a_list_is_whole_while_others_change_what_it_lists() {
+    with_links(|socket, east| {
+        let mut batch = Batch::new();
+        for host in 1..=200_u8 {
+            batch.add_address(&Address::new(east, format!("10.0.0.{host}/32").parse().unwrap()));
+        }
+        socket.execute(batch).unwrap();
+        let here = namespace::current().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                namespace::enter(here.as_fd()).unwrap();
+                let mut other = Socket::open().unwrap();
+                let address = Address::new(east, "10.9.9.9/32".parse().unwrap());
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    other.add_address(&address).unwrap();
+                    other.delete_address(&address).unwrap();
+                }
+            });
+            for _ in 0..50 {
+                // Told to be interrupted too often is honest; a part as the whole is not.
+                let Ok(found) = socket.addresses() else { continue };
+                let networks = found.iter().map(|address| address.network.to_string());
+                assert_eq!(networks.filter(|network| network.starts_with("10.0.0.")).count(), 200);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(socket.addresses().is_ok());
     });
 }
