@@ -146,8 +146,9 @@ impl Calc {
         }
     }
 
-    /// Takes the agent's word for an endpoint. It holds until the watch tells of the same container, or,
-    /// for [`Claim::Gone`], of another or of none; at the longest until the second [`Self::age`] from now.
+    /// Takes the agent's word for an endpoint. It holds until the watch tells of the same container with the same
+    /// addresses, or, for [`Claim::Gone`], of another container or of none; at the longest until the second
+    /// [`Self::age`] from now.
     ///
     /// Without this, a route to a new pod would wait for the watch to come round, and a watch that lags would
     /// bring back for a moment what the agent has just replaced.
@@ -199,8 +200,14 @@ impl Calc {
         let container = &endpoint.spec.container_id;
         match interface(endpoint, &self.settings.prefixes) {
             Ok(wanted) => self.change(&key, |known| {
+                // The same container with other addresses is no confirmation: a Pod's status may still show
+                // those of its last sandbox.
+                let addresses = wanted.as_ref().map(|(_, wanted)| &wanted.addresses);
                 let settled = known.claim.as_ref().is_some_and(|word| match &word.wanted {
-                    Some(_) => word.container == *container && wanted.is_some(),
+                    Some((_, claimed)) => {
+                        word.container == *container
+                            && addresses.is_none_or(|addresses| *addresses == claimed.addresses)
+                    }
                     None => word.container != *container || wanted.is_none(),
                 });
                 if settled {

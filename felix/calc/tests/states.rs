@@ -211,7 +211,8 @@ fn the_agents_word_holds_against_a_watch_that_lags() {
     let (mut calc, mut desired) = (calc(), Desired::default());
     desired.take(calc.claim(&new.key(), Claim::Present(Box::new(new.clone()))));
     assert_eq!(desired, is_new);
-    for late in [put(&old), Update::Deleted(old.key()), put(&new)] {
+    let half = endpoint("web", "east", "cali-web", "c2", &["10.244.0.1/32"]);
+    for late in [put(&old), Update::Deleted(old.key()), put(&half), put(&new)] {
         desired.take(calc.update(late));
         assert_eq!(desired, is_new);
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use calico_netlink::{Error, Event, Link, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN};
 use felix_calc::{Change, Interface, Key};
 use ipnet::IpNet;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::interface::{ensure_link_local, set_parameters, switch_on};
 use crate::ownership::Ownership;
@@ -237,7 +237,9 @@ impl Dataplane {
         if ipv6 {
             ensure_link_local(&mut self.socket, link.index).map_err(kernel)?;
         }
-        info!(interface = name, index = link.index, "workload attached");
+        debug!(interface = name, index = link.index, "workload's interface is set up");
+        // Our own changes of it, before they are taken for somebody's.
+        self.notice().map_err(kernel)?;
         self.notice_link(&Link { up: true, ..link.clone() });
         self.configured.insert(link.index);
         let applied = self.apply().map_err(kernel)?;

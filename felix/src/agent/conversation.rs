@@ -1,0 +1,174 @@
+//! How a conversation with a plugin goes, from its first line to its last.
+
+use std::time::Duration;
+
+use calico_agent::{Add, Attached, Del, Failure, Reply, Request, Sandbox};
+use tokio::net::UnixStream;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::endpoint::Identity;
+use super::wire::{Silence, Wire};
+use super::{Agent, code};
+
+/// How long a plugin may take to say what it wants.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// How long a plugin may take to make an interface.
+const SECOND: Duration = Duration::from_secs(60);
+
+/// Holds one conversation.
+pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
+    let mut wire = Wire::new(stream);
+    let request = match wire.request(FIRST).await {
+        Ok(request) => request,
+        Err(Silence::HungUp | Silence::TimedOut) => return debug!("a connection said nothing"),
+        Err(Silence::Nonsense(failure)) => {
+            warn!(details = failure.details, "a request was not understood");
+            wire.answer(&Reply::Error(failure)).await;
+            return;
+        }
+    };
+    let (command, container) = match &request {
+        Request::Add(add) => ("ADD", add.sandbox.container_id.as_str()),
+        Request::Assign(add) => ("ASSIGN", add.sandbox.container_id.as_str()),
+        Request::Del(del) => ("DEL", del.sandbox.container_id.as_str()),
+        Request::Release(del) => ("RELEASE", del.sandbox.container_id.as_str()),
+        Request::Attached(_) => ("ATTACHED", ""),
+        Request::Status => ("STATUS", ""),
+    };
+    let span = info_span!("cni", container, command);
+    async {
+        let result = match request {
+            Request::Add(add) => add_interface(agent, &mut wire, &add).await,
+            Request::Assign(add) => assign(agent, &mut wire, &add).await,
+            Request::Del(del) => delete(agent, &del).await.map(|()| Some(Reply::Done)),
+            Request::Release(del) => release(agent, &del).await.map(|()| Some(Reply::Done)),
+            Request::Attached(_) => Err(Failure {
+                code: code::INVALID,
+                message: "Attached was said before Add".to_owned(),
+                details: "plugin and agent must be of one release".to_owned(),
+            }),
+            Request::Status => status(agent).await.map(|()| Some(Reply::Done)),
+        };
+        let outcome = match &result {
+            Ok(Some(_)) => "done",
+            Ok(None) => "hung up",
+            Err(_) => "failed",
+        };
+        agent.metrics.requests.with_label_values(&[command, outcome]).inc();
+        let reply = match result {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return,
+            Err(failure) => {
+                warn!(code = failure.code, message = failure.message, details = failure.details, "request failed");
+                Reply::Error(failure)
+            }
+        };
+        if !wire.answer(&reply).await {
+            debug!("the plugin did not wait for the answer");
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+/// ADD: addresses; then, while the plugin makes the interface, the endpoint; then the node's side. What is done is undone
+/// if any of it fails or the plugin hangs up. `None`: it hung up.
+async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Reply>, Failure> {
+    let identity = identity(agent, &add.sandbox)?;
+    check_node(agent, add)?;
+    let state = agent.ready().await?;
+    let mut assigned = agent.take_addresses(&identity, add).await?;
+    assigned.host_interface.clone_from(&identity.interface);
+    assigned.mtu = state.pod_mtu;
+    let addresses: Vec<_> = assigned.addresses.iter().map(|assigned| assigned.address).collect();
+    let endpoint = identity.endpoint(&add.sandbox, &agent.node, &addresses);
+    if !wire.answer(&Reply::Assigned(assigned)).await {
+        info!("the plugin hung up before it was given its addresses");
+        agent.forget(&identity, &add.sandbox).await?;
+        return Ok(None);
+    }
+    // Both to the end, so that what must be undone is known: a write that is broken off may still be made.
+    let (stored, attached) = tokio::join!(agent.store_endpoint(&endpoint), async {
+        let attached = attached(wire).await?;
+        agent.attach(&endpoint, attached).await.map(Some)
+    });
+    let failure = match (stored, attached) {
+        (Ok(()), Ok(Some(()))) => {
+            info!(?addresses, interface = identity.interface, "workload connected");
+            return Ok(Some(Reply::Done));
+        }
+        (_, Ok(None)) => None,
+        (Err(failure), _) | (_, Err(failure)) => Some(failure),
+    };
+    info!(?addresses, "the workload is not connected, its addresses are released");
+    agent.forget(&identity, &add.sandbox).await?;
+    match failure {
+        Some(failure) if failure.code == HUNG_UP => Ok(None),
+        Some(failure) => Err(failure),
+        None => Ok(None),
+    }
+}
+
+/// Stands for a plugin that is not there any more; never sent.
+const HUNG_UP: u32 = 0;
+
+/// What the plugin made.
+async fn attached(wire: &mut Wire) -> Result<Attached, Failure> {
+    let failure = |code, message: &str| Failure { code, message: message.to_owned(), details: String::new() };
+    match wire.request(SECOND).await {
+        Ok(Request::Attached(attached)) => Ok(attached),
+        Ok(_) => Err(failure(code::INVALID, "another request than Attached came in the second round of Add")),
+        Err(Silence::Nonsense(failure)) => Err(failure),
+        Err(Silence::TimedOut) => Err(failure(code::LATER, "the plugin made no interface in time")),
+        Err(Silence::HungUp) => {
+            info!("the plugin hung up before it made an interface");
+            Err(failure(HUNG_UP, "hung up"))
+        }
+    }
+}
+
+/// Addresses only, for `calico-ipam` on its own.
+async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Reply>, Failure> {
+    let identity = identity(agent, &add.sandbox)?;
+    check_node(agent, add)?;
+    let state = agent.ready().await?;
+    let mut assigned = agent.take_addresses(&identity, add).await?;
+    assigned.mtu = state.pod_mtu;
+    if wire.answer(&Reply::Assigned(assigned)).await {
+        return Ok(None);
+    }
+    info!("the plugin hung up before it was given its addresses");
+    agent.give_back(&identity, &add.sandbox).await?;
+    Ok(None)
+}
+
+/// DEL: routes, endpoint, addresses, in this order, so that an address is not given out again before it is gone.
+async fn delete(agent: &Agent, del: &Del) -> Result<(), Failure> {
+    agent.forget(&identity(agent, &del.sandbox)?, &del.sandbox).await
+}
+
+async fn release(agent: &Agent, del: &Del) -> Result<(), Failure> {
+    agent.give_back(&identity(agent, &del.sandbox)?, &del.sandbox).await
+}
+
+async fn status(agent: &Agent) -> Result<(), Failure> {
+    let unavailable = |failure| Failure { code: code::UNAVAILABLE, ..failure };
+    agent.ready().await.map(drop).map_err(unavailable)
+}
+
+fn identity(agent: &Agent, sandbox: &Sandbox) -> Result<Identity, Failure> {
+    Identity::of(sandbox, &agent.node, &agent.prefix)
+}
+
+/// A network configuration that names another node would put its addresses on that node's account.
+fn check_node(agent: &Agent, add: &Add) -> Result<(), Failure> {
+    match &add.node {
+        Some(other) if *other != agent.node => Err(Failure {
+            code: code::INVALID,
+            message: format!("the network configuration is for node {other}, but this is {}", agent.node),
+            details: "correct nodename in the network configuration, or NODENAME of the agent".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}

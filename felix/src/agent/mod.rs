@@ -1,0 +1,102 @@
+//! The agent's end of the socket on which the CNI plugins ask.
+//!
+//! One task a connection, one conversation a connection (the protocol is in [`calico_agent`]); what they do to the
+//! world is in [`work`], how a conversation goes in [`conversation`], where they come from in [`listener`].
+
+mod conversation;
+mod endpoint;
+mod listener;
+mod spool;
+mod wire;
+mod work;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use calico_agent::Failure;
+use calico_datastore::Store;
+use tokio::sync::{mpsc, watch};
+
+use crate::allocator::Addresses;
+use crate::kernel::Order;
+use crate::metrics::Metrics;
+use crate::state::State;
+
+pub(crate) use listener::Listener;
+pub(crate) use spool::work_off;
+
+/// How long the store may take for one step of a conversation.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// CNI's error codes.
+pub(crate) mod code {
+    /// The network configuration is invalid.
+    pub(crate) const INVALID: u32 = 7;
+    /// Try again later.
+    pub(crate) const LATER: u32 = 11;
+    /// STATUS: the plugin cannot serve.
+    pub(crate) const UNAVAILABLE: u32 = 50;
+    /// Anything else.
+    pub(crate) const OTHER: u32 = 999;
+}
+
+/// Everything a conversation needs.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    /// This node's name.
+    pub(crate) node: String,
+    /// With what the names of new interfaces begin.
+    pub(crate) prefix: String,
+    /// Whether pods may have IPv6 addresses.
+    pub(crate) ipv6: bool,
+    /// Where releases wait.
+    pub(crate) spool: PathBuf,
+    /// Where endpoints are stored.
+    pub(crate) store: Store,
+    /// Where addresses come from.
+    pub(crate) addresses: Addresses,
+    /// Who programs the kernel.
+    pub(crate) kernel: mpsc::Sender<Order>,
+    /// How the whole is doing.
+    pub(crate) state: watch::Receiver<State>,
+    /// What is counted.
+    pub(crate) metrics: Metrics,
+}
+
+impl Agent {
+    /// The state, once Felix can serve.
+    ///
+    /// # Errors
+    /// Code 11 if it cannot within [`PATIENCE`], saying what it waits for.
+    async fn ready(&self) -> Result<State, Failure> {
+        let mut state = self.state.clone();
+        let wait = state.wait_for(|state| state.in_sync && state.datastore_ready == Some(true));
+        if let Ok(Ok(state)) = tokio::time::timeout(PATIENCE, wait).await {
+            return Ok(state.clone());
+        }
+        let state = self.state.borrow().clone();
+        let store = self.store.backend().describe();
+        let (message, details) = match state {
+            State { trouble: Some(trouble), .. } => {
+                (format!("{store} does not answer"), format!("{trouble}; check the datastore, it is tried again"))
+            }
+            State { in_sync: false, .. } => (
+                "Felix is starting".to_owned(),
+                format!(
+                    "it has not read everything from {store} yet, or not brought the kernel up to it; its log tells"
+                ),
+            ),
+            State { datastore_ready: Some(false), .. } => (
+                "Calico is currently not ready to process requests".to_owned(),
+                "datastoreReady of the ClusterInformation default is false: the datastore is locked, \
+                 probably for a migration"
+                    .to_owned(),
+            ),
+            State { .. } => (
+                "Calico is currently not ready to process requests".to_owned(),
+                format!("there is no ClusterInformation default in {store}; restart Felix, it makes one"),
+            ),
+        };
+        Err(Failure { code: code::LATER, message, details })
+    }
+}

@@ -1,0 +1,95 @@
+//! Working off the releases that could not be done at once.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calico_agent::spool::{Pending, pending};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tracing::{error, info, warn};
+
+use super::Agent;
+use super::endpoint::Identity;
+
+/// How often the spool is looked into: plugins write to it when there is no agent.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The ending of files that could not be read.
+const BAD: &str = "bad";
+
+/// Works off the spool at the start, every ten seconds, and when the store answers again; for ever.
+pub(crate) async fn work_off(agent: Arc<Agent>) {
+    let mut state = agent.state.clone();
+    if state.wait_for(|state| state.in_sync).await.is_err() {
+        return;
+    }
+    let mut ticks = interval_at(Instant::now(), PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut trouble = false;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = state.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let before = std::mem::replace(&mut trouble, state.borrow_and_update().trouble.is_some());
+                if !before || trouble {
+                    continue;
+                }
+            }
+        }
+        if !trouble {
+            round(&agent).await;
+        }
+    }
+}
+
+/// Does each pending release, until one fails.
+async fn round(agent: &Agent) {
+    let found = match pending(&agent.spool) {
+        Ok(found) => found,
+        Err(error) => return warn!(spool = %agent.spool.display(), %error, "the spool cannot be read"),
+    };
+    let found: Vec<Pending> =
+        found.into_iter().filter(|one| one.path.extension().is_none_or(|end| end != BAD)).collect();
+    agent.metrics.spooled.set(found.len().try_into().unwrap_or(i64::MAX));
+    for one in found {
+        let del = match one.del {
+            Ok(del) => del,
+            Err(reason) => {
+                set_aside(&one.path, &reason);
+                continue;
+            }
+        };
+        let sandbox = &del.sandbox;
+        let identity = match Identity::of(sandbox, &agent.node, &agent.prefix) {
+            Ok(identity) => identity,
+            Err(failure) => {
+                set_aside(&one.path, &failure.message);
+                continue;
+            }
+        };
+        agent.detach(&identity, sandbox).await;
+        if let Err(error) = agent.undo(&identity, sandbox).await {
+            return warn!(container = sandbox.container_id, %error, again_in = ?PERIOD, "a remembered release is not done yet");
+        }
+        info!(container = sandbox.container_id, "a remembered release is done");
+        agent.metrics.spooled.dec();
+        if let Err(error) = fs::remove_file(&one.path) {
+            warn!(file = %one.path.display(), %error, "a release that is done is still remembered");
+        }
+    }
+}
+
+/// Keeps a file that cannot be read out of the way, for somebody to look at: the addresses in it are still taken.
+fn set_aside(path: &Path, reason: &str) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".");
+    aside.push(BAD);
+    error!(file = %path.display(), reason, "a remembered release cannot be read; it is renamed to .bad, release its addresses by hand");
+    if let Err(error) = fs::rename(path, &aside) {
+        warn!(file = %path.display(), %error, "it could not be renamed");
+    }
+}

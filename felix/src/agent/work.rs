@@ -1,0 +1,290 @@
+//! What conversations do to the world: addresses, endpoints, the kernel; and how they undo it.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::future::Future;
+
+use calico_agent::{Add, Assigned, AssignedAddress, Attached, Del, Failure, Sandbox};
+use calico_api::{PoolUse, WorkloadEndpoint, WorkloadEndpointSpec};
+use calico_datastore::Error;
+use ipam::{AssignError, AssignRequest};
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::endpoint::{Identity, over};
+use super::{Agent, PATIENCE, code};
+use crate::allocator::IpamError;
+use crate::kernel::Order;
+
+/// How often an endpoint is read anew because somebody else wrote it in between.
+const TRIES: usize = 6;
+
+/// Why something could not be undone now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UndoError {
+    /// The endpoint is still stored.
+    #[error("the endpoint is not deleted: {0}")]
+    Endpoint(String),
+    /// The addresses are still taken.
+    #[error("the addresses are not released: {}", chain(.0))]
+    Addresses(#[from] IpamError),
+}
+
+impl Agent {
+    /// Takes the addresses that `add` asks for.
+    ///
+    /// # Errors
+    /// What the plugin is told. Nothing is taken then, or it will be released.
+    pub(crate) async fn take_addresses(&self, identity: &Identity, add: &Add) -> Result<Assigned, Failure> {
+        if add.ipv6 && !self.ipv6 {
+            return Err(Failure {
+                code: code::INVALID,
+                message: "an IPv6 address is asked for, but IPv6 is off on this node".to_owned(),
+                details: "set FELIX_IPV6SUPPORT=true, or ask for IPv4 only (assign_ipv6)".to_owned(),
+            });
+        }
+        let request = AssignRequest {
+            ipv4: add.ipv4,
+            ipv6: add.ipv6,
+            ipv4_pools: add.ipv4_pools.clone(),
+            ipv6_pools: add.ipv6_pools.clone(),
+            addresses: add.addresses.clone(),
+            pool_use: PoolUse::Workload,
+            attributes: self.attributes(&add.sandbox),
+            ..AssignRequest::ipv4(identity.handle.clone())
+        };
+        let error = match self.addresses.assign(request).await {
+            Ok(assigned) => {
+                let addresses = assigned
+                    .into_iter()
+                    .map(|one| AssignedAddress { address: one.address, block_length: one.block.prefix_len() });
+                return Ok(Assigned { addresses: addresses.collect(), ..Assigned::default() });
+            }
+            Err(error) => error,
+        };
+        if matches!(error, IpamError::Silent | IpamError::Assign(AssignError::Datastore { .. })) {
+            // Something may have been written before the store fell silent.
+            self.give_back(identity, &add.sandbox).await?;
+        }
+        let code = match &error {
+            IpamError::Silent | IpamError::Stopping | IpamError::Release(_) => code::LATER,
+            IpamError::Assign(error) => match error {
+                AssignError::Datastore { .. } | AssignError::Contended { .. } | AssignError::Exhausted { .. } => {
+                    code::LATER
+                }
+                _ => code::OTHER,
+            },
+        };
+        let store = self.store.backend().describe();
+        let details = match &error {
+            IpamError::Silent => format!("{store}: {error}; check the datastore, then try again"),
+            error => chain(error),
+        };
+        Err(Failure { code, message: format!("no address for {}", name(&add.sandbox)), details })
+    }
+
+    /// Stores the endpoint, over what is stored of it.
+    ///
+    /// # Errors
+    /// What the plugin is told; whether it is stored then is not known.
+    pub(crate) async fn store_endpoint(&self, wanted: &WorkloadEndpoint) -> Result<(), Failure> {
+        let key = wanted.key();
+        let store = async {
+            let mut last = match self.store.create(wanted).await {
+                Ok(_) => return Ok(()),
+                Err(error @ (Error::AlreadyExists(_) | Error::NotSupported { .. })) => error,
+                Err(error) => return Err(error),
+            };
+            for _ in 0..TRIES {
+                let stored = self.store.get::<WorkloadEndpointSpec>(&key).await?;
+                match self.store.update(&over(stored, wanted)).await {
+                    Ok(_) => return Ok(()),
+                    Err(error @ Error::Conflict(_)) => last = error,
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(last)
+        };
+        self.bounded(store).await.map_err(|reason| Failure {
+            code: code::LATER,
+            message: format!("the endpoint {key} could not be stored"),
+            details: format!("{reason}; check the datastore, then try again"),
+        })
+    }
+
+    /// Has the node's side programmed.
+    ///
+    /// # Errors
+    /// What the plugin is told.
+    pub(crate) async fn attach(&self, endpoint: &WorkloadEndpoint, attached: Attached) -> Result<(), Failure> {
+        debug!(mac = attached.mac, host_index = attached.host_index, "attached");
+        let (done, answer) = oneshot::channel();
+        let order = Order::Attach { endpoint: Box::new(endpoint.clone()), attached, done };
+        let ask = async {
+            self.kernel.send(order).await.ok()?;
+            answer.await.ok()
+        };
+        let interface = &endpoint.spec.interface_name;
+        match timeout(PATIENCE, ask).await {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Err(reason))) => Err(Failure {
+                code: code::LATER,
+                message: format!("the node's side {interface} could not be programmed"),
+                details: reason,
+            }),
+            Ok(None) | Err(_) => Err(Failure {
+                code: code::LATER,
+                message: format!("the node's side {interface} was not programmed in time"),
+                details: "Felix is stopping or overloaded; its log and its liveness tell".to_owned(),
+            }),
+        }
+    }
+
+    /// Takes back everything of a sandbox, or remembers to do so.
+    ///
+    /// # Errors
+    /// Only if it cannot even be remembered.
+    pub(crate) async fn forget(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), Failure> {
+        self.detach(identity, sandbox).await;
+        self.or_remember(sandbox, self.undo(identity, sandbox)).await
+    }
+
+    /// Releases the addresses of a sandbox, or remembers to do so.
+    ///
+    /// # Errors
+    /// Only if it cannot even be remembered.
+    pub(crate) async fn give_back(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), Failure> {
+        self.or_remember(sandbox, self.release(identity)).await
+    }
+
+    /// Deletes the endpoint and only then releases the addresses, so that nobody gets one that is still somebody's.
+    ///
+    /// # Errors
+    /// If either is not done; the whole may be repeated.
+    pub(crate) async fn undo(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), UndoError> {
+        self.bounded(self.delete_endpoint(identity, sandbox)).await.map_err(UndoError::Endpoint)?;
+        self.release(identity).await
+    }
+
+    /// Has the routes of a sandbox removed.
+    pub(crate) async fn detach(&self, identity: &Identity, sandbox: &Sandbox) {
+        let (done, answer) = oneshot::channel();
+        let order = Order::Detach { key: identity.key.clone(), container: sandbox.container_id.clone(), done };
+        let ask = async {
+            if self.kernel.send(order).await.is_ok() {
+                let _ = answer.await;
+            }
+        };
+        if timeout(PATIENCE, ask).await.is_err() {
+            warn!(interface = identity.interface, "routes are not removed in time");
+        }
+    }
+
+    async fn delete_endpoint(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), Error> {
+        for _ in 0..TRIES {
+            let stored = match self.store.get::<WorkloadEndpointSpec>(&identity.key).await {
+                Ok(stored) => stored,
+                Err(Error::NotFound(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if stored.spec.container_id != sandbox.container_id {
+                info!(endpoint = %identity.key, container = stored.spec.container_id, "endpoint belongs to another container and stays");
+                return Ok(());
+            }
+            match self.store.delete(&stored).await {
+                Err(Error::Conflict(_)) => {}
+                Ok(()) | Err(Error::NotFound(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Conflict(identity.key.clone()))
+    }
+
+    async fn release(&self, identity: &Identity) -> Result<(), UndoError> {
+        let handles = [Some(identity.handle.clone()), identity.legacy_handle.clone()].into_iter().flatten().collect();
+        let released = self.addresses.release(handles).await?;
+        debug!(?released, "addresses released");
+        Ok(())
+    }
+
+    async fn or_remember(
+        &self,
+        sandbox: &Sandbox,
+        work: impl Future<Output = Result<(), UndoError>>,
+    ) -> Result<(), Failure> {
+        // A store that is known not to answer is not waited for.
+        let trouble = self.state.borrow().trouble.clone();
+        let reason = match trouble {
+            Some(trouble) => trouble,
+            None => match work.await {
+                Ok(()) => return Ok(()),
+                Err(error) => error.to_string(),
+            },
+        };
+        warn!(reason, "the release is remembered and done later");
+        let (spool, del) = (self.spool.clone(), Del { sandbox: sandbox.clone() });
+        let remembered = tokio::task::spawn_blocking(move || calico_agent::spool::remember(&spool, &del)).await;
+        let error = match remembered {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        Err(Failure {
+            code: code::LATER,
+            message: format!("{} could not be released, nor could that be remembered", name(sandbox)),
+            details: format!("{reason}; {error}"),
+        })
+    }
+
+    /// What a step with the store came to, or that it took too long.
+    async fn bounded<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+        match timeout(PATIENCE, step).await {
+            Ok(result) => result.map_err(|error| chain(&error)),
+            Err(_) => {
+                Err(format!("{} did not answer within {} s", self.store.backend().describe(), PATIENCE.as_secs()))
+            }
+        }
+    }
+
+    /// What IPAM keeps of the holder of an address (reference ipam-cni-datastore.md §4.11).
+    fn attributes(&self, sandbox: &Sandbox) -> BTreeMap<String, String> {
+        let mut attributes = BTreeMap::from([
+            ("node".to_owned(), self.node.clone()),
+            ("timestamp".to_owned(), ipam::block::attribute_time(Timestamp::now())),
+        ]);
+        if let Some(pod) = &sandbox.pod {
+            attributes.insert("pod".to_owned(), pod.name.clone());
+            attributes.insert("namespace".to_owned(), pod.namespace.clone());
+        }
+        attributes
+    }
+}
+
+fn name(sandbox: &Sandbox) -> String {
+    match &sandbox.pod {
+        Some(pod) => format!("pod {}/{}", pod.namespace, pod.name),
+        None => format!("container {}", sandbox.container_id),
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        append(&mut text, error);
+        cause = error.source();
+    }
+    text
+}
+
+/// Appends a cause, unless the text ends with it already (a transparent error repeats its source).
+fn append(text: &mut String, cause: &dyn Display) {
+    let cause = cause.to_string();
+    if !text.ends_with(&cause) {
+        text.push_str(": ");
+        text.push_str(&cause);
+    }
+}

@@ -1,0 +1,132 @@
+//! The pools that a cluster without any gets (reference bgp.md §3.5), and what the pools make of the MTU.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use calico_api::{EncapMode, IPPool, IPPoolSpec, ObjectMeta};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::config::{DefaultPool, PoolChoice};
+
+/// The pool to make for a family that has none, if one is wanted.
+///
+/// `locals` are the node's own addresses: a range that holds one of them is not chosen.
+///
+/// # Errors
+/// If the kernel has no random octets for an IPv6 range.
+pub(crate) fn default_pool(choice: &DefaultPool, ipv4: bool, locals: &[IpAddr]) -> io::Result<Option<IPPool>> {
+    let cidr = match &choice.cidr {
+        PoolChoice::None => return Ok(None),
+        PoolChoice::Cidr(cidr) => *cidr,
+        PoolChoice::Free if ipv4 => IpNet::V4(free_range(locals)),
+        PoolChoice::Free => IpNet::V6(unique_local()?),
+    };
+    let spec = IPPoolSpec {
+        block_size: Some(choice.block_size),
+        ipip_mode: Some(choice.ipip),
+        vxlan_mode: Some(choice.vxlan),
+        nat_outgoing: Some(choice.nat_outgoing),
+        disable_bgp_export: choice.disable_bgp_export.then_some(true),
+        node_selector: Some(choice.node_selector.clone()),
+        ..IPPoolSpec::new(cidr.to_string())
+    };
+    let name = if ipv4 { "default-ipv4-ippool" } else { "default-ipv6-ippool" };
+    Ok(Some(IPPool::new(ObjectMeta::named(name), spec)))
+}
+
+/// 192.168.0.0/16, or the first of 172.16.0.0/16 to 172.31.0.0/16 in which the node has no address.
+fn free_range(locals: &[IpAddr]) -> Ipv4Net {
+    let range = |a: u8, b: u8| Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16);
+    let preferred = range(192, 168);
+    let free = |candidate: &Ipv4Net| !locals.iter().any(|local| IpNet::V4(*candidate).contains(local));
+    let mut candidates = std::iter::once(preferred).chain((16..=31).map(|second| range(172, second)));
+    candidates.find(free).unwrap_or(preferred)
+}
+
+/// A /48 of RFC 4193 §3.1.
+fn unique_local() -> io::Result<Ipv6Net> {
+    let mut random = [0; 5];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let [a, b, c, d, e] = random;
+    let address = Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    Ok(Ipv6Net::new_assert(address, 48))
+}
+
+/// What is left for a pod of the node's MTU when the pools' packets are wrapped (reference felix.md §2.8).
+pub(crate) fn pod_mtu<'a>(node_mtu: u32, pools: impl Iterator<Item = &'a IPPoolSpec>) -> u32 {
+    let wraps = |mode: Option<EncapMode>| mode.is_some_and(|mode| mode != EncapMode::Never);
+    let overhead = pools.map(|pool| {
+        let ipv6 = matches!(pool.cidr(), Some(IpNet::V6(_)));
+        match (wraps(pool.vxlan_mode), wraps(pool.ipip_mode)) {
+            (true, _) if ipv6 => 70,
+            (true, _) => 50,
+            (false, true) => 20,
+            (false, false) => 0,
+        }
+    });
+    node_mtu.saturating_sub(overhead.max().unwrap_or(0)).max(576)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NodeSettings;
+
+    fn choices(variables: &[(&str, &str)]) -> [DefaultPool; 2] {
+        let get = |key: &str| variables.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
+        NodeSettings::parse(&get).unwrap().pools.unwrap()
+    }
+
+    #[track_caller]
+    fn check_range(locals: &[&str], expected: &str) {
+        let locals: Vec<IpAddr> = locals.iter().map(|text| text.parse().unwrap()).collect();
+        let pool = default_pool(&choices(&[])[0], true, &locals).unwrap().unwrap();
+        assert_eq!(pool.spec.cidr, expected);
+    }
+
+    #[test]
+    fn the_range_is_one_in_which_the_node_has_no_address() {
+        check_range(&["10.0.0.1", "fd00::1"], "192.168.0.0/16");
+        check_range(&["192.168.3.4"], "172.16.0.0/16");
+        check_range(&["192.168.3.4", "172.16.0.1", "172.17.0.1"], "172.18.0.0/16");
+    }
+
+    #[test]
+    fn variables_shape_the_pool() {
+        let [ipv4, ipv6] = choices(&[
+            ("CALICO_IPV4POOL_CIDR", "10.244.0.0/16"),
+            ("CALICO_IPV4POOL_IPIP", "Cross-Subnet"),
+            ("CALICO_IPV4POOL_BLOCK_SIZE", "28"),
+            ("CALICO_IPV4POOL_NAT_OUTGOING", "no"),
+            ("CALICO_IPV4POOL_DISABLE_BGP_EXPORT", ""),
+            ("CALICO_IPV6POOL_CIDR", "none"),
+        ]);
+        let pool = default_pool(&ipv4, true, &[]).unwrap().unwrap();
+        assert_eq!(pool.name(), "default-ipv4-ippool");
+        let expected = IPPoolSpec {
+            block_size: Some(28),
+            ipip_mode: Some(EncapMode::CrossSubnet),
+            vxlan_mode: Some(EncapMode::Never),
+            nat_outgoing: Some(false),
+            disable_bgp_export: Some(true),
+            node_selector: Some("all()".to_owned()),
+            ..IPPoolSpec::new("10.244.0.0/16")
+        };
+        assert_eq!(pool.spec, expected);
+        assert_eq!(default_pool(&ipv6, false, &[]).unwrap(), None);
+        let random = default_pool(&choices(&[])[1], false, &[]).unwrap().unwrap();
+        let cidr = random.spec.cidr().unwrap();
+        assert!(cidr.prefix_len() == 48 && cidr.trunc() == cidr && random.spec.cidr.starts_with("fd"), "{cidr}");
+    }
+
+    #[test]
+    fn the_mtu_is_what_the_widest_wrapping_leaves() {
+        let mut pools = vec![IPPoolSpec::new("10.244.0.0/16"), IPPoolSpec::new("fd00::/48")];
+        assert_eq!(pod_mtu(1500, pools.iter()), 1500);
+        pools[0].ipip_mode = Some(EncapMode::Always);
+        assert_eq!(pod_mtu(1500, pools.iter()), 1480);
+        pools[1].vxlan_mode = Some(EncapMode::CrossSubnet);
+        assert_eq!(pod_mtu(9000, pools.iter()), 8930);
+    }
+}

@@ -1,0 +1,112 @@
+//! What was meant: Felix' configuration, validated and typed.
+
+mod node;
+mod parse;
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use calico_daemon::LogOptions;
+use regex::Regex;
+
+pub(crate) use node::{AddressSetting, Backend, DefaultPool, FamilySetting, Method, NodeSettings, PoolChoice};
+pub(crate) use raw::Raw;
+
+/// Felix' parameters. Their names outside are Calico's; see [`PARAMETERS`].
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// `InterfacePrefix`, at least one; the first names new interfaces.
+    pub(crate) interface_prefixes: Vec<String>,
+    /// `DeviceRouteProtocol`.
+    pub(crate) route_protocol: u8,
+    /// `IPv4NormalRoutePriority`.
+    pub(crate) route_metric_ipv4: u32,
+    /// `IPv6NormalRoutePriority`.
+    pub(crate) route_metric_ipv6: u32,
+    /// `Ipv6Support`.
+    pub(crate) ipv6: bool,
+    /// `IPForwarding`: whether Felix turns forwarding on.
+    pub(crate) forwarding: bool,
+    /// `LogSeverityScreen` and `LogFormat`.
+    pub(crate) logs: LogOptions,
+    /// `HealthEnabled`, `HealthHost`, `HealthPort`.
+    pub(crate) health: Option<SocketAddr>,
+    /// `PrometheusMetricsEnabled`, `…Host`, `…Port`.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// `RouteRefreshInterval`; `None`: never.
+    pub(crate) route_refresh: Option<Duration>,
+    /// `MtuIfacePattern`.
+    pub(crate) mtu_interfaces: Regex,
+    /// `MtuFile`.
+    pub(crate) mtu_file: PathBuf,
+    /// `AgentSocket`.
+    pub(crate) socket: PathBuf,
+    /// `AgentSpool`.
+    pub(crate) spool: PathBuf,
+    /// What is said of the node itself.
+    pub(crate) node: NodeSettings,
+    /// Values that were not understood and what is used instead: to be logged as errors.
+    pub(crate) problems: Vec<String>,
+    /// Parameters that are of no effect here: to be logged once.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// A configuration with which Felix does not start.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum ConfigError {
+    /// The file is not lines of `name = value`.
+    #[error("line {number} of {} is \"{line}\", which is not name = value", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from one.
+        number: usize,
+        /// The line.
+        line: String,
+    },
+    /// A `--set` without an equals sign.
+    #[error("--set {0} is not NAME=VALUE")]
+    Set(String),
+    /// A value without which it makes no sense to go on.
+    #[error("{place} is \"{value}\"; allowed is {allowed}")]
+    Value {
+        /// Where it is written.
+        place: String,
+        /// What is written there.
+        value: String,
+        /// What may be.
+        allowed: String,
+    },
+    /// Two settings that contradict each other.
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+/// Name, default and effect of each parameter, as `--help` prints them.
+pub(crate) const PARAMETERS: &[(&str, &str, &str)] = &[
+    ("InterfacePrefix", "cali", "comma list; names of workload interfaces begin so"),
+    ("DeviceRouteProtocol", "80", "protocol number of the node's own routes, 1 to 255"),
+    ("IPv4NormalRoutePriority", "1024", "metric of pod routes"),
+    ("IPv6NormalRoutePriority", "1024", "metric of pod routes"),
+    ("Ipv6Support", "true", "IPv6 at all"),
+    ("IPForwarding", "Enabled", "turn the kernel's forwarding on: Enabled or Disabled"),
+    ("LogSeverityScreen", "Info", "Trace, Debug, Info, Warning, Error or Fatal"),
+    ("LogFormat", "text", "text or json"),
+    ("HealthEnabled", "true", "serve /liveness and /readiness"),
+    ("HealthHost", "localhost", "address to serve them on"),
+    ("HealthPort", "9099", "port to serve them on"),
+    ("PrometheusMetricsEnabled", "false", "serve /metrics"),
+    ("PrometheusMetricsHost", "every address", "address to serve them on"),
+    ("PrometheusMetricsPort", "9091", "port to serve them on"),
+    ("RouteRefreshInterval", "90", "seconds between audits of the kernel's routes; 0: none"),
+    (
+        "MtuIfacePattern",
+        "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)",
+        "interfaces whose smallest MTU is the node's",
+    ),
+    ("MtuFile", "/var/lib/calico/mtu", "where the pods' MTU is written"),
+    ("AgentSocket", calico_agent::SOCKET, "where the CNI plugins find Felix"),
+    ("AgentSpool", calico_agent::SPOOL, "where releases wait that could not be done at once"),
+];

@@ -1,0 +1,349 @@
+//! The task that owns the calculation and the kernel: takes updates, orders and notifications, and applies.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use calico_agent::Attached;
+use calico_api::{Key, WorkloadEndpoint};
+use calico_daemon::Reporter;
+use felix_calc::{Calc, Change, Claim, Update};
+use felix_dataplane::Dataplane;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tracing::{error, info, info_span, warn};
+
+use crate::metrics::Metrics;
+use crate::state::State;
+
+/// The most updates taken in before the kernel is looked after again.
+const BATCH: usize = 100;
+
+/// How often health is reported; well within what the probes allow.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long after a failed apply the next one comes.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the agent wants done at once.
+pub(crate) enum Order {
+    /// Connect a workload whose interface was just made.
+    Attach {
+        /// It.
+        endpoint: Box<WorkloadEndpoint>,
+        /// What the plugin made.
+        attached: Attached,
+        /// Told when packets flow, or why they do not.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Disconnect a workload.
+    Detach {
+        /// Its endpoint.
+        key: Key,
+        /// The container that is gone; the endpoint of another is left alone.
+        container: String,
+        /// Told when its routes are gone.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Who hears how it is going.
+pub(crate) struct Reporters {
+    /// Whether the store's contents are known.
+    pub(crate) calculation: Reporter,
+    /// Whether the kernel is as it should be.
+    pub(crate) dataplane: Reporter,
+}
+
+/// The task's state.
+pub(crate) struct Kernel {
+    calc: Calc,
+    dataplane: Dataplane,
+    notifications: AsyncFd<OwnedFd>,
+    state: watch::Sender<State>,
+    metrics: Metrics,
+    reporters: Reporters,
+    throttle: Throttle,
+    /// Since when something failed, and what.
+    failing: Option<String>,
+    /// Not before then: the kernel refused something, or others rewrite what we write.
+    not_before: Option<Instant>,
+    started: Instant,
+}
+
+impl Kernel {
+    /// A task's state around a calculation and a dataplane.
+    ///
+    /// # Errors
+    /// If the kernel's notifications cannot be waited for.
+    pub(crate) fn new(
+        calc: Calc,
+        dataplane: Dataplane,
+        state: watch::Sender<State>,
+        metrics: Metrics,
+        reporters: Reporters,
+    ) -> std::io::Result<Self> {
+        metrics.resync_state.set(2);
+        Ok(Self {
+            calc,
+            notifications: watched(&dataplane)?,
+            dataplane,
+            state,
+            metrics,
+            reporters,
+            throttle: Throttle::new(Instant::now()),
+            failing: None,
+            not_before: None,
+            started: Instant::now(),
+        })
+    }
+
+    /// Serves until a channel closes. `audit` is how often everything is looked at, in case a notification was missed.
+    pub(crate) async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<Update>,
+        mut orders: mpsc::Receiver<Order>,
+        audit: Option<Duration>,
+    ) {
+        let mut heartbeat = interval_at(Instant::now(), HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let never = Duration::from_secs(u32::MAX.into());
+        let period = audit.unwrap_or(never);
+        let mut audits = interval_at(Instant::now() + period, period);
+        audits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let later = self.not_before.unwrap_or_else(|| Instant::now() + never);
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return,
+                },
+                update = updates.recv() => match update {
+                    Some(update) => {
+                        self.learn(update);
+                        for _ in 1..BATCH {
+                            let Ok(update) = updates.try_recv() else { break };
+                            self.learn(update);
+                        }
+                    }
+                    None => return,
+                },
+                ready = self.notifications.readable() => {
+                    if let Ok(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                    self.notice();
+                }
+                _ = audits.tick() => {
+                    self.dataplane.resync();
+                    // Only a watch that works can have confirmed what the agent said.
+                    if self.state.borrow().trouble.is_none() {
+                        let changes = self.calc.age();
+                        self.desire(changes);
+                    }
+                }
+                _ = heartbeat.tick() => self.report(),
+                () = sleep_until(later), if self.not_before.is_some() => self.not_before = None,
+            }
+            self.apply();
+        }
+    }
+
+    fn learn(&mut self, update: Update) {
+        let kind = match &update {
+            Update::Endpoint(_) => "WorkloadEndpoint",
+            Update::Block(_) => "IPAMBlock",
+            Update::Deleted(_) => "deletion",
+            Update::Fault { .. } => "fault",
+            Update::InSync => "in sync",
+        };
+        self.metrics.calc_updates.with_label_values(&[kind]).inc();
+        let changes = self.calc.update(update);
+        self.desire(changes);
+    }
+
+    fn desire(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            if let Change::Ignored { key, reason } = &change {
+                let name = key.as_ref().map(ToString::to_string);
+                error!(name, %reason, "resource is not used, its last good version stays in force");
+            }
+            self.dataplane.change(change);
+        }
+        self.metrics.active_local_endpoints.set(self.calc.local_endpoints().try_into().unwrap_or(i64::MAX));
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Attach { endpoint, attached, done } => {
+                let key = endpoint.key();
+                let interface = endpoint.spec.interface_name.clone();
+                let changes = self.calc.claim(&key, Claim::Present(endpoint));
+                self.desire(changes);
+                self.notice(); // what the plugin just made
+                let outcome = self.dataplane.attach(&key, &interface, attached.host_index);
+                let _ = done.send(outcome.map_err(|error| error.to_string()));
+            }
+            Order::Detach { key, container, done } => {
+                let changes = self.calc.claim(&key, Claim::Gone { container });
+                self.desire(changes);
+                self.write();
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn notice(&mut self) {
+        if let Err(error) = self.dataplane.notice() {
+            warn!(%error, "notifications of the kernel were lost, everything is looked at");
+            match watched(&self.dataplane) {
+                Ok(notifications) => self.notifications = notifications,
+                Err(error) => error!(%error, "notifications of the kernel cannot be waited for, only audits are left"),
+            }
+        }
+    }
+
+    /// Applies if something is due, unless it was just tried in vain or is tried too often.
+    fn apply(&mut self) {
+        if !self.dataplane.is_due() || self.not_before.is_some() {
+            return;
+        }
+        match self.throttle.take(Instant::now()) {
+            Ok(()) => self.write(),
+            Err(later) => self.not_before = Some(later),
+        }
+    }
+
+    fn write(&mut self) {
+        let _span = info_span!("reconcile").entered();
+        let start = Instant::now();
+        let failure = match self.dataplane.apply() {
+            Ok(applied) => {
+                let text = applied.failures.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                (!applied.failures.is_empty()).then(|| match applied.failures.len() {
+                    count @ 4.. => format!("{text}; and {} more", count - 3),
+                    _ => text,
+                })
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        self.metrics.apply_time.observe(start.elapsed().as_secs_f64());
+        self.metrics.routes.set(self.dataplane.route_count().try_into().unwrap_or(i64::MAX));
+        self.metrics.interfaces.set(self.dataplane.interface_count().try_into().unwrap_or(i64::MAX));
+        if let Some(failures) = &failure {
+            self.metrics.apply_failures.inc();
+            self.not_before = Some(Instant::now() + RETRY);
+            if self.failing.as_ref() != Some(failures) {
+                warn!(failures, again_in = ?RETRY, "the kernel is not as desired");
+            }
+        } else if self.failing.is_some() {
+            info!("the kernel is as desired again");
+        }
+        let cleared = failure.is_none();
+        self.failing = failure;
+        if cleared && self.calc.is_in_sync() && !self.state.borrow().in_sync {
+            let seconds = self.started.elapsed().as_secs_f64();
+            self.metrics.initial_resync_time.set(seconds);
+            self.metrics.resync_state.set(3);
+            info!(
+                endpoints = self.calc.local_endpoints(),
+                routes = self.dataplane.route_count(),
+                seconds,
+                "in sync, the kernel is as desired"
+            );
+            self.state.send_modify(|state| state.in_sync = true);
+            self.report();
+        }
+    }
+
+    fn report(&self) {
+        let state = self.state.borrow();
+        let known = self.calc.is_in_sync();
+        self.reporters.calculation.report(
+            true,
+            known,
+            match (&state.trouble, known) {
+                (Some(trouble), true) => format!("in sync, but the datastore does not answer: {trouble}"),
+                (Some(trouble), false) => format!("the datastore does not answer: {trouble}"),
+                (None, true) => "in sync".to_owned(),
+                (None, false) => "reading the datastore".to_owned(),
+            },
+        );
+        // Ready is that it was right once: what cannot be programmed now must not take the whole node out of service.
+        self.reporters.dataplane.report(
+            true,
+            state.in_sync,
+            match &self.failing {
+                Some(failures) => failures.clone(),
+                None if state.in_sync => "as desired".to_owned(),
+                None => "waiting to be in sync".to_owned(),
+            },
+        );
+    }
+}
+
+/// A descriptor of the kernel's notifications, to be waited for; closed with the value, and never before.
+#[expect(
+    deprecated,
+    reason = "the constructor that replaces it is unsafe, for types that do not own their descriptor; OwnedFd does"
+)]
+fn watched(dataplane: &Dataplane) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(dataplane.notifications().try_clone_to_owned()?)
+}
+
+/// Ten applies at once, then ten a second (reference felix.md §1.5): somebody who undoes each of our writes at once
+/// must not keep a processor busy.
+#[derive(Debug)]
+struct Throttle {
+    tokens: u32,
+    last: Instant,
+}
+
+impl Throttle {
+    const BURST: u32 = 10;
+    const PERIOD: Duration = Duration::from_millis(100);
+
+    fn new(now: Instant) -> Self {
+        Self { tokens: Self::BURST, last: now }
+    }
+
+    /// Takes a token, or says when there will be one.
+    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        while self.tokens < Self::BURST && self.last + Self::PERIOD <= now {
+            self.last += Self::PERIOD;
+            self.tokens += 1;
+        }
+        if self.tokens == Self::BURST {
+            self.last = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                Ok(())
+            }
+            None => Err(self.last + Self::PERIOD),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_throttle_lets_a_burst_through_and_then_ten_a_second() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(start);
+        for _ in 0..Throttle::BURST {
+            assert_eq!(throttle.take(start), Ok(()));
+        }
+        let next = start + Throttle::PERIOD;
+        assert_eq!(throttle.take(start), Err(next));
+        assert_eq!(throttle.take(next), Ok(()));
+        assert_eq!(throttle.take(next), Err(next + Throttle::PERIOD));
+        let much_later = next + Duration::from_secs(3600);
+        let taken = (0..100).filter(|_| throttle.take(much_later).is_ok()).count();
+        assert_eq!(taken, Throttle::BURST as usize);
+    }
+}

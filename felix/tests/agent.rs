@@ -1,0 +1,254 @@
+//! The real felix on a node in a namespace: bring-up, conversations, repair, restarts.
+
+mod bed;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use bed::{Bed, Refused, endpoint_key, pod};
+use calico_agent::{Add, Del, Reply, Request};
+use calico_api::{
+    ClusterInformationSpec, IPAMBlockSpec, IPAMHandleSpec, IPPoolSpec, Key, Kind, NodeSpec, WorkloadEndpointSpec,
+};
+use calico_netlink::{Monitor, RouteFilter, Socket, namespace};
+
+const POOL: (&str, &str) = ("CALICO_IPV4POOL_CIDR", "10.65.0.0/16");
+
+#[test]
+fn a_node_comes_up_its_pods_are_connected_repaired_and_survive_a_kill() {
+    let mut bed = Bed::new(&[POOL, ("CALICO_IPV6POOL_CIDR", "fd00:65::/48")]);
+    bed.start();
+
+    // What bring-up leaves.
+    let node = bed.stored::<NodeSpec>(&Key::named(Kind::Node, "east")).unwrap();
+    assert_eq!(node.spec.bgp.unwrap().ipv4_address.as_deref(), Some("192.0.2.1/24"));
+    let pool = bed.stored::<IPPoolSpec>(&Key::named(Kind::IPPool, "default-ipv4-ippool")).unwrap();
+    assert_eq!((pool.spec.cidr.as_str(), pool.spec.nat_outgoing), ("10.65.0.0/16", Some(true)));
+    assert_eq!(fs::read_to_string(bed.path("nodename")).unwrap(), "east");
+    assert_eq!(fs::read_to_string(bed.path("mtu")).unwrap(), "1500");
+    assert!(bed.probe("/liveness").unwrap().contains("FelixStartup"));
+
+    // A pod of both families.
+    let wired = bed.add(&Add { ipv6: true, ..pod("web-0", "c1") }).unwrap();
+    assert_eq!(wired.assigned.host_interface, "cali0d7763386da");
+    assert_eq!((wired.assigned.mtu, wired.assigned.addresses.len()), (1500, 2));
+    bed.reaches(&wired);
+    let endpoint = bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")).unwrap();
+    let networks: Vec<String> =
+        wired.assigned.addresses.iter().map(|one| ipnet::IpNet::from(one.address).to_string()).collect();
+    assert_eq!(endpoint.spec.ip_networks, networks);
+    assert_eq!((endpoint.spec.container_id.as_str(), endpoint.spec.profiles.len()), ("c1", 1));
+    let mut expected: Vec<String> = networks.iter().map(|network| format!("{network} cali0d7763386da")).collect();
+    for assigned in &wired.assigned.addresses {
+        let block = ipnet::IpNet::new(assigned.address, assigned.block_length).unwrap().trunc();
+        expected.push(format!("{block} blackhole"));
+    }
+    expected.sort();
+    let as_expected = |bed: &mut Bed| {
+        let mut routes = bed.routes();
+        routes.sort();
+        routes == expected
+    };
+    bed.until("routes and black holes stand", as_expected);
+
+    // Somebody flushes them.
+    namespace::inside(&bed.namespace, || {
+        let mut socket = Socket::open().unwrap();
+        let filter = RouteFilter { table: Some(254), protocol: Some(80), ..RouteFilter::default() };
+        for route in socket.routes(&filter).unwrap() {
+            socket.delete_route(&route).unwrap();
+        }
+    })
+    .unwrap();
+    bed.until("the flushed routes are back", as_expected);
+    bed.reaches(&wired);
+
+    // Killed and started again: the kernel is not touched, and the next pod is served.
+    bed.kill();
+    let mut witness = namespace::inside(&bed.namespace, || Monitor::open().unwrap()).unwrap();
+    bed.start();
+    assert_eq!(witness.receive().unwrap(), []);
+    bed.reaches(&wired);
+    let second = bed.add(&pod("web-1", "c2")).unwrap();
+    assert_ne!(second.assigned.addresses[0], wired.assigned.addresses[0]);
+    bed.reaches(&second);
+
+    // Deleted: route, endpoint, addresses; and once more, which is no error.
+    for _ in 0..2 {
+        assert_eq!(bed.del(&wired.sandbox), Reply::Done);
+        assert!(!bed.routes().iter().any(|route| route.ends_with("cali0d7763386da")));
+        assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
+        assert_eq!(bed.stored::<IPAMHandleSpec>(&Key::Handle(wired.sandbox.handle())), None);
+    }
+    bed.reaches(&second);
+    assert!(bed.probe("/metrics").unwrap().contains("felix_active_local_endpoints 1"));
+
+    // Told to stop, it leaves the kernel as it is.
+    assert!(bed.stop());
+    assert!(!bed.path("agent.sock").exists());
+    bed.reaches(&second);
+}
+
+#[test]
+fn a_plugin_that_hangs_up_leaves_nothing_behind() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let (client, assigned) = bed.first_round(&pod("web-0", "c1")).unwrap();
+    let handle = Key::Handle("k8s-pod-network.c1".to_owned());
+    assert!(bed.stored::<IPAMHandleSpec>(&handle).is_some());
+    drop(client);
+    bed.until("the address is released", |bed| bed.stored::<IPAMHandleSpec>(&handle).is_none());
+    assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
+    let block = ipnet::IpNet::new(assigned.addresses[0].address, assigned.addresses[0].block_length).unwrap();
+    let block = bed.stored::<IPAMBlockSpec>(&Key::Block(block.trunc())).unwrap();
+    assert!(block.spec.allocations.iter().all(Option::is_none));
+
+    // Attached to an interface that is not there: an error, and nothing left either.
+    let (mut client, _) = bed.first_round(&pod("web-0", "c2")).unwrap();
+    let attached = calico_agent::Attached { mac: String::new(), host_index: 99 };
+    let Reply::Error(failure) = client.call(&Request::Attached(attached)).unwrap() else { panic!("it was attached") };
+    assert!(failure.code == 11 && failure.details.contains("cali0d7763386da (number 99)"), "{failure:?}");
+    assert_eq!(bed.stored::<IPAMHandleSpec>(&Key::Handle("k8s-pod-network.c2".to_owned())), None);
+    assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
+}
+
+#[test]
+fn the_del_of_an_old_sandbox_leaves_its_successor_alone() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let old = bed.add(&pod("web-0", "c1")).unwrap();
+    let new = bed.add(&pod("web-0", "c2")).unwrap();
+    assert_ne!(old.assigned.addresses, new.assigned.addresses);
+    bed.reaches(&new);
+    assert_eq!(bed.del(&old.sandbox), Reply::Done);
+    bed.reaches(&new);
+    assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")).unwrap().spec.container_id, "c2");
+    assert_eq!(bed.stored::<IPAMHandleSpec>(&Key::Handle(old.sandbox.handle())), None);
+    assert_eq!(bed.del(&new.sandbox), Reply::Done);
+    assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
+}
+
+#[test]
+fn pods_that_start_together_get_addresses_of_their_own() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let bed = &bed;
+    let mut addresses: Vec<_> = std::thread::scope(|scope| {
+        let adds: Vec<_> = (0..20)
+            .map(|number| {
+                let (add, socket) = (pod(&format!("web-{number}"), &format!("c{number}")), bed.path("agent.sock"));
+                scope.spawn(move || {
+                    let mut client = calico_agent::client::Client::connect(&socket, bed::PATIENCE).unwrap();
+                    match client.call(&Request::Assign(add)).unwrap() {
+                        Reply::Assigned(assigned) => assigned.addresses[0].address,
+                        other => panic!("{other:?}"),
+                    }
+                })
+            })
+            .collect();
+        adds.into_iter().map(|add| add.join().unwrap()).collect()
+    });
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 20);
+    for number in 0..20 {
+        let sandbox = pod(&format!("web-{number}"), &format!("c{number}")).sandbox;
+        assert_eq!(bed.call(&Request::Release(Del { sandbox })), Reply::Done);
+    }
+    let left = bed.on_store(async |store| store.list::<IPAMHandleSpec>(&calico_datastore::Filter::All).await.unwrap());
+    assert_eq!(left.items, []);
+}
+
+#[test]
+fn remembered_releases_are_done_at_the_start_and_unreadable_ones_set_aside() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let wired = bed.add(&pod("web-0", "c1")).unwrap();
+    bed.kill();
+    let spool = bed.path("spool");
+    calico_agent::spool::remember(&spool, &Del { sandbox: wired.sandbox.clone() }).unwrap();
+    fs::write(spool.join("broken.json"), "{").unwrap();
+    bed.start();
+    bed.until("the address is released", |bed| {
+        bed.stored::<IPAMHandleSpec>(&Key::Handle(wired.sandbox.handle())).is_none()
+    });
+    bed.until("the spool is worked off", |bed| {
+        let names = fs::read_dir(bed.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.collect::<Vec<_>>() == ["broken.json.bad"]
+    });
+    assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
+    assert!(!bed.routes().iter().any(|route| route.ends_with("cali0d7763386da")));
+}
+
+#[track_caller]
+fn refused(bed: &Bed, add: &Add, code: u32, text: &str) {
+    match bed.add(add).map(|wired| wired.assigned) {
+        Err(Refused::Failed(failure)) => {
+            let all = format!("{} {}", failure.message, failure.details);
+            assert!(failure.code == code && all.contains(text), "{failure:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_the_reason() {
+    let mut bed = Bed::new(&[("NO_DEFAULT_POOLS", "true")]);
+    bed.start();
+    assert_eq!(bed.call(&Request::Status), Reply::Done);
+    let other = Add { node: Some("west".to_owned()), ..pod("web-0", "c1") };
+    refused(&bed, &other, 7, "is for node west, but this is east");
+    refused(&bed, &pod("web-0", ""), 7, "CNI_CONTAINERID");
+    refused(&bed, &pod("web-0", "c1"), 999, "no address for pod default/web-0");
+
+    // The store is locked.
+    let key = Key::named(Kind::ClusterInformation, "default");
+    bed.on_store(async |store| {
+        let mut cluster = store.get::<ClusterInformationSpec>(&key).await.unwrap();
+        cluster.spec.datastore_ready = Some(false);
+        store.update(&cluster).await.unwrap();
+    });
+    bed.until("felix knows", |bed| bed.call(&Request::Status) != Reply::Done);
+    refused(&bed, &pod("web-0", "c1"), 11, "datastoreReady");
+
+    // What is no request.
+    let mut stream = UnixStream::connect(bed.path("agent.sock")).unwrap();
+    stream.write_all(b"hello\n").unwrap();
+    let mut answer = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut answer).unwrap();
+    assert!(matches!(serde_json::from_str(&answer).unwrap(), Reply::Error(failure) if failure.code == 7), "{answer}");
+}
+
+#[test]
+fn a_second_felix_another_name_and_a_bad_parameter_are_refused() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let run = |bed: &Bed, change: fn(&mut Command)| {
+        let mut command = bed.command();
+        command.env("FELIX_HEALTHENABLED", "false");
+        change(&mut command);
+        command.stderr(Stdio::piped());
+        let output = namespace::inside(&bed.namespace, || command.output().unwrap()).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = run(&bed, |_| {});
+    assert!(text.contains("another agent listens on"), "{text}");
+    let text = run(&bed, |command| {
+        command.env("NODENAME", "west");
+    });
+    assert!(text.contains("NODENAME is \"west\", but"), "{text}");
+    let text = run(&bed, |command| {
+        command.env("AS", "many");
+    });
+    assert!(text.contains("environment variable AS is \"many\""), "{text}");
+    let text = run(&bed, |command| {
+        command.args(["--config-file", "/nowhere/felix.cfg"]);
+    });
+    assert!(text.contains("cannot read /nowhere/felix.cfg"), "{text}");
+    // And the first goes on.
+    let wired = bed.add(&pod("web-0", "c1")).unwrap();
+    bed.reaches(&wired);
+}
