@@ -126,12 +126,36 @@ impl AnyResource {
     /// As [`from_value`](Self::from_value); the first unknown field is named by its path.
     pub fn strict_from_value(value: Value) -> Result<Self, ResourceError> {
         let kind = kind_of(&value, false)?;
-        Ok(Self::decode(kind, value, Decoder::Strict)?)
+        let resource = Self::decode(kind, value.clone(), Decoder::Strict)?;
+        match list_for_map(&value, &resource.to_value(), String::new()) {
+            Some(path) => {
+                let source = serde::de::Error::custom("invalid type: sequence, expected a map");
+                Err(StrictError::Decode { path, source }.into())
+            }
+            None => Ok(resource),
+        }
     }
 
     /// The name, or the empty string if it is absent.
     pub fn name(&self) -> &str {
         self.metadata().name()
+    }
+}
+
+/// The path of a list that was taken for a map: serde reads the elements as the fields in order, which nobody means.
+fn list_for_map(written: &Value, read: &Value, path: String) -> Option<String> {
+    match (written, read) {
+        (Value::Array(_), Value::Object(_)) => Some(path),
+        (Value::Array(written), Value::Array(read)) => written
+            .iter()
+            .zip(read)
+            .enumerate()
+            .find_map(|(index, (written, read))| list_for_map(written, read, format!("{path}[{index}]"))),
+        (Value::Object(written), Value::Object(read)) => written.iter().find_map(|(key, written)| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            list_for_map(written, read.get(key)?, path)
+        }),
+        _ => None,
     }
 }
 

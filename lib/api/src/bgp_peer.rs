@@ -1,5 +1,7 @@
 //! BGP peers that users configure.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{AsNumber, BGPPassword, Kind, NoStatus, Resource, Spec};
@@ -70,4 +72,17 @@ pub struct BGPPeerSpec {
 impl Spec for BGPPeerSpec {
     const KIND: Kind = Kind::BGPPeer;
     type Status = NoStatus;
+}
+
+impl BGPPeerSpec {
+    /// The peer's address and its port, if one is written; `None` if `peerIP` is absent or cannot be read.
+    pub fn peer_address(&self) -> Option<(IpAddr, Option<u16>)> {
+        let text = self.peer_ip.as_deref()?;
+        if let Ok(address) = text.parse() {
+            return Some((address, None));
+        }
+        let socket: SocketAddr = text.parse().ok()?;
+        let scoped = matches!(socket, SocketAddr::V6(v6) if v6.scope_id() != 0) || text.contains('%');
+        (socket.port() != 0 && !scoped).then(|| (socket.ip(), Some(socket.port())))
+    }
 }

@@ -13,7 +13,7 @@ use crate::{Kind, NoStatus, Port, Resource, Spec};
 pub type FelixConfiguration = Resource<FelixConfigurationSpec>;
 
 /// A length of time as Go writes it: `90s`, `1m30s`, `500ms`.
-pub type Duration = String;
+pub type DurationText = String;
 
 /// The spec from a table of its fields, so that each is one line.
 macro_rules! felix_configuration {
@@ -40,22 +40,22 @@ felix_configuration! {
     node_selector "nodeSelector": String, "Which nodes it is for; only on objects other than `default` and `node.*`.";
     use_internal_dataplane_driver "useInternalDataplaneDriver": bool, "Whether the dataplane is Felix's own.";
     dataplane_driver "dataplaneDriver": String, "Program to run for an external dataplane.";
-    dataplane_watchdog_timeout "dataplaneWatchdogTimeout": Duration, "For how long the dataplane may be busy.";
+    dataplane_watchdog_timeout "dataplaneWatchdogTimeout": DurationText, "For how long the dataplane may be busy.";
     ipv6_support "ipv6Support": bool, "Whether IPv6 is programmed at all.";
-    route_refresh_interval "routeRefreshInterval": Duration, "How often routes are compared with the kernel's.";
-    interface_refresh_interval "interfaceRefreshInterval": Duration, "How often interfaces are listed anew.";
-    iptables_refresh_interval "iptablesRefreshInterval": Duration, "How often iptables is compared with what should be.";
-    iptables_post_write_check_interval "iptablesPostWriteCheckInterval": Duration, "When iptables is read again after a write.";
-    iptables_lock_probe_interval "iptablesLockProbeInterval": Duration, "How often the lock of iptables is tried.";
+    route_refresh_interval "routeRefreshInterval": DurationText, "How often routes are compared with the kernel's.";
+    interface_refresh_interval "interfaceRefreshInterval": DurationText, "How often interfaces are listed anew.";
+    iptables_refresh_interval "iptablesRefreshInterval": DurationText, "How often iptables is compared with what should be.";
+    iptables_post_write_check_interval "iptablesPostWriteCheckInterval": DurationText, "When iptables is read again after a write.";
+    iptables_lock_probe_interval "iptablesLockProbeInterval": DurationText, "How often the lock of iptables is tried.";
     iptables_lock_file_path "iptablesLockFilePath": String, "Path of that lock; without effect, for old objects.";
-    iptables_lock_timeout "iptablesLockTimeout": Duration, "How long that lock is waited for; without effect, for old objects.";
+    iptables_lock_timeout "iptablesLockTimeout": DurationText, "How long that lock is waited for; without effect, for old objects.";
     feature_detect_override "featureDetectOverride": String, "Features of the kernel to believe in or not: `Name=true,…`.";
     feature_gates "featureGates": String, "Experiments to switch on or off: `Name=Enabled,…`.";
-    ipsets_refresh_interval "ipsetsRefreshInterval": Duration, "How often IP sets are compared with the kernel's.";
+    ipsets_refresh_interval "ipsetsRefreshInterval": DurationText, "How often IP sets are compared with the kernel's.";
     max_ipset_size "maxIpsetSize": i64, "How many members an IP set may have.";
     iptables_backend "iptablesBackend": String, "`Legacy`, `NFT` or `Auto`.";
-    xdp_refresh_interval "xdpRefreshInterval": Duration, "How often XDP programs are looked at.";
-    netlink_timeout "netlinkTimeout": Duration, "How long an answer of the kernel is waited for.";
+    xdp_refresh_interval "xdpRefreshInterval": DurationText, "How often XDP programs are looked at.";
+    netlink_timeout "netlinkTimeout": DurationText, "How long an answer of the kernel is waited for.";
     metadata_addr "metadataAddr": String, "OpenStack's metadata server.";
     metadata_port "metadataPort": i64, "Port of OpenStack's metadata server.";
     openstack_region "openstackRegion": String, "OpenStack's region.";
@@ -83,10 +83,10 @@ felix_configuration! {
     vxlan_vni "vxlanVNI": i64, "Network identifier of VXLAN.";
     allow_vxlan_packets_from_workloads "allowVXLANPacketsFromWorkloads": bool, "Whether pods may send VXLAN.";
     allow_ipip_packets_from_workloads "allowIPIPPacketsFromWorkloads": bool, "Whether pods may send IPIP.";
-    reporting_interval "reportingInterval": Duration, "How often Felix reports its own status.";
-    reporting_ttl "reportingTTL": Duration, "For how long such a report holds.";
+    reporting_interval "reportingInterval": DurationText, "How often Felix reports its own status.";
+    reporting_ttl "reportingTTL": DurationText, "For how long such a report holds.";
     endpoint_reporting_enabled "endpointReportingEnabled": bool, "Whether endpoints' status goes to the datastore.";
-    endpoint_reporting_delay "endpointReportingDelay": Duration, "How long before it does.";
+    endpoint_reporting_delay "endpointReportingDelay": DurationText, "How long before it does.";
     endpoint_status_path_prefix "endpointStatusPathPrefix": String, "Directory of endpoints' status files; empty for none.";
     iptables_mark_mask "iptablesMarkMask": i64, "Bits of the packet mark that Felix may use.";
     disable_conntrack_invalid_check "disableConntrackInvalidCheck": bool, "Whether invalid packets are let through.";
@@ -109,8 +109,8 @@ felix_configuration! {
     kube_node_port_ranges "kubeNodePortRanges": Vec<Port>, "Kubernetes' node ports.";
     policy_sync_path_prefix "policySyncPathPrefix": String, "Directory of the sidecars' sockets; empty for none.";
     usage_reporting_enabled "usageReportingEnabled": bool, "Read and not acted upon: nothing is reported to anybody.";
-    usage_reporting_initial_delay "usageReportingInitialDelay": Duration, "Read and not acted upon.";
-    usage_reporting_interval "usageReportingInterval": Duration, "Read and not acted upon.";
+    usage_reporting_initial_delay "usageReportingInitialDelay": DurationText, "Read and not acted upon.";
+    usage_reporting_interval "usageReportingInterval": DurationText, "Read and not acted upon.";
     nat_port_range "natPortRange": Port, "Source ports of outgoing NAT.";
     nat_outgoing_address "natOutgoingAddress": String, "Source address of outgoing NAT.";
     nat_outgoing_exclusions "natOutgoingExclusions": String, "`IPPoolsOnly` or `IPPoolsAndHostIPs`.";
@@ -123,9 +123,9 @@ felix_configuration! {
     external_nodes_cidr_list "externalNodesList": Vec<String>, "Senders of tunnel packets that are no nodes.";
     debug_memory_profile_path "debugMemoryProfilePath": String, "Where memory profiles go.";
     debug_disable_log_dropping "debugDisableLogDropping": bool, "Whether logging waits rather than drops.";
-    debug_simulate_calc_graph_hang_after "debugSimulateCalcGraphHangAfter": Duration, "For tests of the watchdog.";
-    debug_simulate_dataplane_hang_after "debugSimulateDataplaneHangAfter": Duration, "For tests of the watchdog.";
-    debug_simulate_dataplane_apply_delay "debugSimulateDataplaneApplyDelay": Duration, "For tests of the watchdog.";
+    debug_simulate_calc_graph_hang_after "debugSimulateCalcGraphHangAfter": DurationText, "For tests of the watchdog.";
+    debug_simulate_dataplane_hang_after "debugSimulateDataplaneHangAfter": DurationText, "For tests of the watchdog.";
+    debug_simulate_dataplane_apply_delay "debugSimulateDataplaneApplyDelay": DurationText, "For tests of the watchdog.";
     debug_host "debugHost": String, "Address of the profiling server.";
     debug_port "debugPort": i64, "Port of the profiling server.";
     iptables_nat_outgoing_interface_filter "iptablesNATOutgoingInterfaceFilter": String, "Interfaces to which outgoing NAT applies.";
@@ -135,7 +135,7 @@ felix_configuration! {
     nftables_mode "nftablesMode": String, "`Enabled`, `Disabled` or `Auto`.";
     nftables_flow_table_offload "nftablesFlowTableOffload": String, "Which established flows bypass forwarding.";
     nftables_flow_table_data_iface_pattern "nftablesFlowTableDataIfacePattern": String, "Interfaces of the flow table.";
-    nftables_refresh_interval "nftablesRefreshInterval": Duration, "How often nftables is compared with what should be.";
+    nftables_refresh_interval "nftablesRefreshInterval": DurationText, "How often nftables is compared with what should be.";
     nftables_filter_allow_action "nftablesFilterAllowAction": String, "What allowed packets meet in filter: `Accept`, `Return`.";
     nftables_mangle_allow_action "nftablesMangleAllowAction": String, "What allowed packets meet in mangle: `Accept`, `Return`.";
     nftables_filter_deny_action "nftablesFilterDenyAction": String, "What denied packets meet: `Drop`, `Reject`.";
@@ -148,7 +148,7 @@ felix_configuration! {
     bpf_conntrack_log_level "bpfConntrackLogLevel": String, "`Off` or `Debug`.";
     bpf_conntrack_mode "bpfConntrackMode": String, "Who cleans up connections: `Auto`, `Userspace`, `BPFProgram`.";
     bpf_conntrack_timeouts "bpfConntrackTimeouts": BPFConntrackTimeouts, "When connections are forgotten.";
-    bpf_ip_frag_timeout "bpfIPFragTimeout": Duration, "When fragments are forgotten.";
+    bpf_ip_frag_timeout "bpfIPFragTimeout": DurationText, "When fragments are forgotten.";
     bpf_log_filters "bpfLogFilters": BTreeMap<String, String>, "Filters by interface.";
     bpf_ctlb_log_filter "bpfCTLBLogFilter": String, "What connect-time load balancing logs.";
     bpf_data_iface_pattern "bpfDataIfacePattern": String, "The node's own interfaces.";
@@ -160,7 +160,7 @@ felix_configuration! {
     bpf_dsr_optout_cidrs "bpfDSROptoutCIDRs": Vec<String>, "Clients that get no direct return.";
     bpf_ext_to_service_connmark "bpfExtToServiceConnmark": i64, "Mark of connections from outside.";
     bpf_kube_proxy_iptables_cleanup_enabled "bpfKubeProxyIptablesCleanupEnabled": bool, "Whether kube-proxy's rules are removed.";
-    bpf_kube_proxy_min_sync_period "bpfKubeProxyMinSyncPeriod": Duration, "Shortest time between two passes.";
+    bpf_kube_proxy_min_sync_period "bpfKubeProxyMinSyncPeriod": DurationText, "Shortest time between two passes.";
     bpf_kube_proxy_healthz_port "bpfKubeProxyHealthzPort": i64, "Port of kube-proxy's health server.";
     bpf_kube_proxy_endpoint_slices_enabled "bpfKubeProxyEndpointSlicesEnabled": bool, "Without effect; for old objects.";
     bpf_psnat_ports "bpfPSNATPorts": Port, "Source ports when two clients clash.";
@@ -188,7 +188,7 @@ felix_configuration! {
     flow_logs_policy_evaluation_mode "flowLogsPolicyEvaluationMode": String, "`None` or `Continuous`.";
     bpf_redirect_to_peer "bpfRedirectToPeer": String, "`Enabled`, `Disabled` or `L2Only`.";
     bpf_attach_type "bpfAttachType": String, "`TC`, `TCX` or `Netkit`.";
-    flow_logs_flush_interval "flowLogsFlushInterval": Duration, "How often flow logs are sent.";
+    flow_logs_flush_interval "flowLogsFlushInterval": DurationText, "How often flow logs are sent.";
     flow_logs_collector_debug_trace "flowLogsCollectorDebugTrace": bool, "Whether the collector logs each packet.";
     flow_logs_goldmane_server "flowLogsGoldmaneServer": String, "Where flow logs go.";
     flow_logs_local_reporter "flowLogsLocalReporter": String, "`Enabled` or `Disabled`.";
@@ -201,7 +201,7 @@ felix_configuration! {
     ipv4_elevated_route_priority "ipv4ElevatedRoutePriority": i64, "That metric right after a live migration.";
     ipv6_normal_route_priority "ipv6NormalRoutePriority": i64, "Metric of IPv6 routes to pods.";
     ipv6_elevated_route_priority "ipv6ElevatedRoutePriority": i64, "That metric right after a live migration.";
-    live_migration_route_convergence_time "liveMigrationRouteConvergenceTime": Duration, "For how long it stays so.";
+    live_migration_route_convergence_time "liveMigrationRouteConvergenceTime": DurationText, "For how long it stays so.";
     wireguard_enabled "wireguardEnabled": bool, "Whether pods' traffic between nodes is encrypted.";
     wireguard_enabled_v6 "wireguardEnabledV6": bool, "Whether pods' IPv6 traffic between nodes is encrypted.";
     wireguard_threading_enabled "wireguardThreadingEnabled": bool, "Whether WireGuard has threads of its own.";
@@ -213,14 +213,14 @@ felix_configuration! {
     wireguard_mtu "wireguardMTU": i64, "MTU of the WireGuard device; 0 is automatic.";
     wireguard_mtu_v6 "wireguardMTUV6": i64, "MTU of the IPv6 WireGuard device; 0 is automatic.";
     wireguard_host_encryption_enabled "wireguardHostEncryptionEnabled": bool, "Whether nodes' own traffic is encrypted too.";
-    wireguard_keep_alive "wireguardKeepAlive": Duration, "How often WireGuard says that it is there; 0 is never.";
+    wireguard_keep_alive "wireguardKeepAlive": DurationText, "How often WireGuard says that it is there; 0 is never.";
     aws_src_dst_check "awsSrcDstCheck": String, "`DoNothing`, `Enable` or `Disable`.";
     service_loop_prevention "serviceLoopPrevention": String, "Packets to services that do not exist: `Drop`, `Reject`, `Disabled`.";
     workload_source_spoofing "workloadSourceSpoofing": String, "`Disabled` or `Any`.";
     mtu_iface_pattern "mtuIfacePattern": String, "Interfaces that decide the node's MTU.";
     floating_ips "floatingIPs": String, "`Enabled` or `Disabled`.";
     local_subnet_l2_reachability "localSubnetL2Reachability": String, "Whether the node answers ARP for pods of its own subnet.";
-    local_subnet_l2_reachability_refresh_interval "localSubnetL2ReachabilityRefreshInterval": Duration, "How often that is looked at.";
+    local_subnet_l2_reachability_refresh_interval "localSubnetL2ReachabilityRefreshInterval": DurationText, "How often that is looked at.";
     windows_manage_firewall_rules "windowsManageFirewallRules": String, "`Enabled` or `Disabled`; Windows only.";
     go_gc_threshold "goGCThreshold": i64, "Read and not acted upon: there is no such runtime.";
     go_memory_limit_mb "goMemoryLimitMB": i64, "Read and not acted upon: there is no such runtime.";
@@ -237,7 +237,7 @@ pub struct HealthTimeoutOverride {
     /// The reporter.
     pub name: String,
     /// Its time-out.
-    pub timeout: Duration,
+    pub timeout: DurationText,
 }
 
 /// A range of routing tables.
@@ -280,28 +280,28 @@ pub enum DSCP {
 pub struct BPFConntrackTimeouts {
     /// For how long a new one is kept whatever its state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub creation_grace_period: Option<Duration>,
+    pub creation_grace_period: Option<DurationText>,
     /// TCP, after the first packet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tcp_syn_sent: Option<Duration>,
+    pub tcp_syn_sent: Option<DurationText>,
     /// TCP, established.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tcp_established: Option<Duration>,
+    pub tcp_established: Option<DurationText>,
     /// TCP, closed by both.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tcp_fins_seen: Option<Duration>,
+    pub tcp_fins_seen: Option<DurationText>,
     /// TCP, reset.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tcp_reset_seen: Option<Duration>,
+    pub tcp_reset_seen: Option<DurationText>,
     /// UDP.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub udp_timeout: Option<Duration>,
+    pub udp_timeout: Option<DurationText>,
     /// Other protocols.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub generic_timeout: Option<Duration>,
+    pub generic_timeout: Option<DurationText>,
     /// ICMP.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub icmp_timeout: Option<Duration>,
+    pub icmp_timeout: Option<DurationText>,
 }
 
 impl Spec for FelixConfigurationSpec {

@@ -47,7 +47,8 @@ pub enum AssignmentMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IPPoolSpec {
-    /// The range; host bits zero. Kept as text so that a bad one can be named; see [`Self::cidr`].
+    /// The range; host bits zero. Kept as text so that a bad one can be named, and an absent one too; see [`Self::cidr`].
+    #[serde(default)]
     pub cidr: String,
     /// Prefix length of blocks; absent or 0 means 26 (IPv4) or 122 (IPv6).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Kind, Resource, Spec};
+use crate::{DurationText, Kind, Resource, Spec};
 
 /// One object named `default`.
 pub type KubeControllersConfiguration = Resource<KubeControllersConfigurationSpec>;
@@ -21,7 +21,7 @@ pub struct KubeControllersConfigurationSpec {
     pub health_checks: Option<String>,
     /// How often etcd's history is compacted. Default: 10m.
     #[serde(skip_serializing_if = "Option::is_none", rename = "etcdV3CompactionPeriod")]
-    pub etcd_v3_compaction_period: Option<Duration>,
+    pub etcd_v3_compaction_period: Option<DurationText>,
     /// Port of the metrics server; 0 is none. Default: 9094.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prometheus_metrics_port: Option<i64>,
@@ -65,7 +65,7 @@ pub struct ControllersConfig {
 pub struct ReconcilerConfig {
     /// How often it compares everything. Default: 5m.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reconciler_period: Option<Duration>,
+    pub reconciler_period: Option<DurationText>,
 }
 
 /// Settings of the controller of nodes.
@@ -74,7 +74,7 @@ pub struct ReconcilerConfig {
 pub struct NodeControllerConfig {
     /// How often it compares everything. Default: 5m.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reconciler_period: Option<Duration>,
+    pub reconciler_period: Option<DurationText>,
     /// Whether Kubernetes' labels are copied (etcd only): `Enabled` (the default) or `Disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sync_labels: Option<String>,
@@ -83,7 +83,7 @@ pub struct NodeControllerConfig {
     pub host_endpoint: Option<AutoHostEndpointConfig>,
     /// How long an address must seem leaked before it is released. Default: 15m.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub leak_grace_period: Option<Duration>,
+    pub leak_grace_period: Option<DurationText>,
 }
 
 /// Host endpoints that are made for every node.

@@ -36,6 +36,13 @@ impl Protocol {
     }
 }
 
+impl Default for Protocol {
+    /// TCP.
+    fn default() -> Self {
+        Self::from("TCP")
+    }
+}
+
 impl From<&str> for Protocol {
     fn from(name: &str) -> Self {
         Self::Name(name.to_owned())

@@ -29,7 +29,7 @@ macro_rules! policy_spec {
             #[serde(skip_serializing_if = "Option::is_none")]
             pub tier: Option<String>,
             /// Lower is earlier; absent is last.
-            #[serde(skip_serializing_if = "Option::is_none")]
+            #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::order::serialize")]
             pub order: Option<f64>,
             /// Rules for what comes to the endpoint.
             #[serde(skip_serializing_if = "Option::is_none")]

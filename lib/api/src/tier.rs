@@ -12,7 +12,7 @@ pub type Tier = Resource<TierSpec>;
 #[serde(rename_all = "camelCase", default)]
 pub struct TierSpec {
     /// Lower is earlier; absent means 1000000.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::order::serialize")]
     pub order: Option<f64>,
     /// `Deny` (the default) or `Pass`, for endpoints to which a policy of the tier applies.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::null::null_is_empty;
-use crate::{Kind, NoStatus, Resource, Spec};
+use crate::{Kind, NoStatus, Protocol, Resource, Spec};
 
 /// A workload's interface.
 pub type WorkloadEndpoint = Resource<WorkloadEndpointSpec>;
@@ -85,7 +85,7 @@ pub struct WorkloadEndpointPort {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// `TCP`, `UDP`, `SCTP` or a number.
-    pub protocol: serde_json::Value,
+    pub protocol: Protocol,
     /// The port inside.
     pub port: u16,
     /// The port on the node.

@@ -29,11 +29,11 @@ pub enum Expression {
     /// `label not in {"a", "b"}`; true also without the label.
     NotIn(String, BTreeSet<String>),
     /// `!x`, where `x` is not itself a negation.
-    Not(Box<Expression>),
+    Not(Box<Self>),
     /// `(x && y)`, two or more.
-    And(Vec<Expression>),
+    And(Vec<Self>),
     /// `(x || y)`, two or more.
-    Or(Vec<Expression>),
+    Or(Vec<Self>),
 }
 
 impl Expression {
