@@ -44,6 +44,8 @@ pub struct Rib {
     /// Prefixes of which the kernel has not been told.
     changed: HashSet<Prefix>,
     deferred: bool,
+    /// Prefixes of which nobody is told while selection is deferred.
+    held: HashSet<Prefix>,
     path_ids: HashMap<(PeerId, u32), u32>,
 }
 
@@ -57,6 +59,7 @@ impl Rib {
             groups: Vec::new(),
             changed: HashSet::new(),
             deferred: false,
+            held: HashSet::new(),
             path_ids: HashMap::new(),
             config,
         }
@@ -260,10 +263,13 @@ impl Rib {
         if std::mem::replace(&mut self.deferred, deferred) == deferred || deferred {
             return;
         }
-        self.changed.extend(self.table.keys());
+        // Those that are gone meanwhile are in `held` only.
+        let mut prefixes = std::mem::take(&mut self.held);
+        prefixes.extend(self.table.keys());
         for group in self.groups.iter_mut().flatten() {
-            group.dirty.extend(self.table.keys());
+            group.dirty.extend(&prefixes);
         }
+        self.changed.extend(prefixes);
         let up: Vec<_> = self.books.peers().filter(|(_, peer)| peer.output.is_some()).map(|(id, _)| id).collect();
         for id in up {
             let Some(peer) = self.books.peer_mut(id) else { continue };
@@ -382,7 +388,7 @@ impl Rib {
             interner: &mut self.interner,
             deferred: self.deferred,
         });
-        while group.is_overfull() {
+        while group.holds() > self.config.log_limit && group.end() > group.first() + 1 {
             let (first, end) = (group.first(), group.end());
             let reads_first = |peer: &Peer| peer.output.as_ref().is_some_and(|output| output.chunk == first);
             let members = self.books.peers().filter(|(_, peer)| reads_first(peer));
@@ -576,6 +582,7 @@ impl Rib {
             self.table.remove(&prefix);
         }
         if self.deferred && !own {
+            self.held.insert(prefix);
             return;
         }
         if !(same_best && same_hops) {

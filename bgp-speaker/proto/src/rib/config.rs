@@ -26,12 +26,14 @@ pub struct RibConfig {
     /// Whether a path counts only once [`Rib::set_next_hop`](super::Rib::set_next_hop) says that its next hop can be
     /// reached. Off for a reflector outside the network that it serves: there every next hop is as near as any other.
     pub resolve_next_hops: bool,
+    /// By how many octets a peer may be behind; beyond, it is told the present state in place of the history.
+    pub log_limit: usize,
 }
 
 impl RibConfig {
-    /// A RIB of a node: sixteen paths, next hops resolved.
+    /// A RIB of a node: sixteen paths, next hops resolved, 4 MiB for peers that are behind.
     pub fn new(router_id: RouterId) -> Self {
-        Self { router_id, multipath: 16, resolve_next_hops: true }
+        Self { router_id, multipath: 16, resolve_next_hops: true, log_limit: 4 << 20 }
     }
 }
 

@@ -16,9 +16,6 @@ use super::table::{Entry, LOCAL, Path};
 use super::{Candidate, PeerId, Verdict};
 use crate::{Attributes, Families, Family, Interner, Nlri, Prefix};
 
-/// A member may be behind by this many octets; beyond, it is told the present state instead of the history.
-pub(super) const LOG_LIMIT: usize = 4 << 20;
-
 /// Peers with one view.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -101,11 +98,12 @@ impl Group {
         }
     }
 
-    /// Whether members that have not read the log's first chunk are too far behind.
-    pub(super) fn is_overfull(&self) -> bool {
-        self.octets > LOG_LIMIT && self.log.len() > 1
+    /// Octets that the log holds for members that have not read them.
+    pub(super) fn holds(&self) -> usize {
+        self.octets
     }
 
+    /// Number of the oldest chunk that some member has not read.
     pub(super) fn first(&self) -> u64 {
         self.first
     }
