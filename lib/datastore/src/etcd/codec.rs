@@ -60,14 +60,14 @@ pub(super) fn encode(key: &Key, value: &Value) -> Result<Vec<u8>> {
             let spec = spec();
             json!({
                 "state": spec.get("state").cloned().unwrap_or_else(|| json!("confirmed")),
-                "deleted": spec.get("deleted").cloned().unwrap_or_else(|| json!(false)),
+                "deleted": spec.get("deleted").cloned().unwrap_or(Value::Bool(false)),
             })
         }
         Key::Handle(_) => {
             let spec = spec();
             json!({
                 "block": spec.get("block").cloned().unwrap_or_else(|| json!({})),
-                "deleted": spec.get("deleted").cloned().unwrap_or_else(|| json!(false)),
+                "deleted": spec.get("deleted").cloned().unwrap_or(Value::Bool(false)),
             })
         }
         Key::Named { kind: Kind::IPAMConfiguration, .. } => {
@@ -127,6 +127,16 @@ fn canonical(key: &Key, stored: &[u8]) -> std::result::Result<Value, String> {
                 stored.insert("affinity".to_owned(), json!(format!("host:{node}")));
             }
             stored.retain(|_, value| !value.is_null());
+            for (field, absent) in [
+                ("deleted", json!(false)),
+                ("strictAffinity", json!(false)),
+                ("attributes", json!([])),
+                ("allocations", json!([])),
+                ("unallocated", json!([])),
+                ("sequenceNumberForAllocation", json!({})),
+            ] {
+                stored.entry(field).or_insert(absent);
+            }
             stored
         }
         Key::Affinity { owner, cidr } => {

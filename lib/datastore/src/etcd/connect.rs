@@ -16,6 +16,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 mod code {
     pub(super) const INVALID_ARGUMENT: i32 = 3;
     pub(super) const PERMISSION_DENIED: i32 = 7;
+    pub(super) const RESOURCE_EXHAUSTED: i32 = 8;
     pub(super) const UNAUTHENTICATED: i32 = 16;
 }
 
@@ -89,12 +90,14 @@ pub(super) fn explain(store: &str, error: &EtcdError) -> Error {
 
 /// Whether etcd refuses the request itself, as too large for instance.
 pub(super) fn refused(error: &EtcdError) -> Option<String> {
-    match error {
-        EtcdError::GRpcStatus(status) if status.code() as i32 == code::INVALID_ARGUMENT => {
-            Some(status.message().to_owned())
-        }
-        _ => None,
-    }
+    let EtcdError::GRpcStatus(status) = error else { return None };
+    let refused = match status.code() as i32 {
+        code::INVALID_ARGUMENT => true,
+        // A server without room says the same, but of something else.
+        code::RESOURCE_EXHAUSTED => status.message().contains("larger than max"),
+        _ => false,
+    };
+    refused.then(|| status.message().to_owned())
 }
 
 /// Whether etcd has forgotten the revision that was asked for.
