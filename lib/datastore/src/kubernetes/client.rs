@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::limit::Limiter;
 
@@ -17,6 +17,10 @@ use super::limit::Limiter;
 const PATIENCE: Duration = Duration::from_millis(4500);
 /// How long a watch may be silent. The server sends a bookmark each minute.
 const SILENCE: Duration = Duration::from_secs(150);
+
+/// The first and the longest wait for a server that has too much to do.
+const BUSY_FIRST: Duration = Duration::from_millis(50);
+const BUSY_LONGEST: Duration = Duration::from_secs(1);
 
 /// Content type of an object.
 pub(super) const JSON: &str = "application/json";
@@ -29,7 +33,7 @@ pub(super) const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Failure {
     /// The API server answered, and refused.
-    Refused(Status),
+    Refused(Box<Status>),
     /// It did not answer, or not in its language.
     Unreachable(String),
 }
@@ -116,7 +120,7 @@ impl Client {
             limiter.pass().await;
         }
         let exchange = async {
-            let response = self.open(method, path, body).await?;
+            let response = self.open_patiently(method, path, body).await?;
             let octets = collect(response).await?;
             serde_json::from_slice(&octets)
                 .map_err(|error| Failure::Unreachable(format!("its answer is not JSON: {error}")))
@@ -126,7 +130,8 @@ impl Client {
 
     /// Opens a watch. The stream ends when the server ends it, and after the first error.
     pub(super) async fn events(&self, path: &str) -> Result<BoxStream<'static, Result<Event, Failure>>, Failure> {
-        let response = timeout(PATIENCE, self.open(Method::GET, path, None)).await.unwrap_or_else(|_| Err(late()))?;
+        let response =
+            timeout(PATIENCE, self.open_patiently(Method::GET, path, None)).await.unwrap_or_else(|_| Err(late()))?;
         let body = response.into_body().into_data_stream().map_err(|error| Failure::Unreachable(chain(&error)));
         let lines = Lines { body: body.boxed(), buffer: Vec::new(), seen: 0 };
         Ok(stream::unfold(Some(lines), |lines| async move {
@@ -140,6 +145,27 @@ impl Client {
             Some((event, rest))
         })
         .boxed())
+    }
+
+    /// Sends a request, again and again while the server says that it has too much to do at the moment (429): it does so
+    /// also for the first second of its life, while its caches fill. It has then not begun with the request.
+    async fn open_patiently(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, &Value)>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut wait = BUSY_FIRST;
+        let start = Instant::now();
+        loop {
+            match self.open(method.clone(), path, body).await {
+                Err(Failure::Refused(status)) if status.code == 429 && start.elapsed() + wait < PATIENCE => {
+                    sleep(wait).await;
+                    wait = (wait * 2).min(BUSY_LONGEST);
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Sends a request; a refusal is read to its end and becomes a failure.
@@ -170,7 +196,7 @@ impl Client {
         if status.message.is_empty() {
             status.message = format!("{code}: {}", String::from_utf8_lossy(&octets).trim());
         }
-        Err(Failure::Refused(status))
+        Err(Failure::Refused(Box::new(status)))
     }
 }
 
@@ -208,7 +234,7 @@ fn parse(line: &[u8]) -> Result<Event, Failure> {
         message: event.object.to_string(),
         ..Status::default()
     });
-    Err(Failure::Refused(status))
+    Err(Failure::Refused(Box::new(status)))
 }
 
 /// Cuts a body into lines.

@@ -94,8 +94,11 @@ impl Kubernetes {
                 self.delete_at(key, &object).await
             };
             match deleted {
-                // Unreadable things can be deleted too; what is returned then says so.
-                Ok(()) => return self.entry(key, object),
+                Ok(()) => {
+                    let revision = revision_of(&object);
+                    // Unreadable things can be deleted too.
+                    return self.entry(key, object.clone()).or(Ok(Entry { key: key.clone(), value: object, revision }));
+                }
                 Err(Error::Conflict(_)) if revision.is_none() => {} // somebody wrote in between: any version will do
                 Err(error) => return Err(error),
             }

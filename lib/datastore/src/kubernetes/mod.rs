@@ -30,7 +30,7 @@ use tracing::{debug, info, warn};
 use self::client::{Client, Failure};
 pub use self::group::ApiGroup;
 use crate::config::KubernetesConfig;
-use crate::{Backend, Changes, Entry, Error, Filter, Listing, Result, Revision};
+use crate::{Backend, Changes, Entry, Error, Filter, Listing, Result, Revision, value};
 
 /// How often a process looks whether the cluster has moved to the other API group.
 const GROUP_CHECK: Duration = Duration::from_secs(60);
@@ -161,12 +161,14 @@ impl Backend for Kubernetes {
 
     async fn list(&self, kind: Kind, filter: &Filter) -> Result<Listing> {
         self.check_kind("list", kind)?;
+        filter.check(kind, "list")?;
         self.check_group_sometimes().await?;
         self.list_any(kind, filter).await
     }
 
     async fn create(&self, key: &Key, value: Value) -> Result<Entry> {
         self.check_kind("create", key.kind())?;
+        value::check_write(key, &value)?;
         match key.kind() {
             Kind::Node => Err(not_supported(
                 "create",
@@ -181,6 +183,7 @@ impl Backend for Kubernetes {
 
     async fn update(&self, key: &Key, value: Value, revision: &Revision) -> Result<Entry> {
         self.check_kind("update", key.kind())?;
+        value::check_write(key, &value)?;
         match key.kind() {
             Kind::Node => self.update_node(key, value, revision).await,
             Kind::Profile => Err(read_only_profile("update")),
@@ -191,7 +194,10 @@ impl Backend for Kubernetes {
 
     async fn update_status(&self, key: &Key, value: Value, revision: &Revision) -> Result<Entry> {
         match key.kind() {
-            kind if kind.has_status() => self.update_custom(key, value, revision, true).await,
+            kind if kind.has_status() => {
+                value::check_write(key, &value)?;
+                self.update_custom(key, value, revision, true).await
+            }
             _ => self.update(key, value, revision).await,
         }
     }
@@ -210,6 +216,7 @@ impl Backend for Kubernetes {
 
     async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes> {
         self.check_kind("watch", kind)?;
+        filter.check(kind, "watch")?;
         self.check_group_sometimes().await?;
         self.watch_any(kind, filter, from).await
     }

@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use calico_api::{Key, Kind, Owner, hostname_hash};
+use calico_api::{Kind, hostname_hash};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use serde_json::Value;
@@ -50,14 +50,6 @@ impl Translate {
             Self::Namespace => profile::of_namespace(&object),
             Self::ServiceAccount => profile::of_service_account(&object),
         }
-    }
-}
-
-/// What a filter lets through that the API's selectors cannot decide.
-fn admits(filter: &Filter, key: &Key) -> bool {
-    match (filter, key) {
-        (Filter::Node(node), Key::Affinity { owner, .. }) => matches!(owner, Owner::Host(host) if host == node),
-        _ => true,
     }
 }
 
@@ -160,8 +152,8 @@ impl Kubernetes {
             let items = page.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
             for item in items {
                 match from.translate.apply(item) {
-                    Seen::Entry(entry) if admits(filter, &entry.key) => into.entries.push(entry),
-                    Seen::Fault(fault) if fault.key.as_ref().is_none_or(|key| admits(filter, key)) => {
+                    Seen::Entry(entry) if filter.admits(&entry.key) => into.entries.push(entry),
+                    Seen::Fault(fault) if fault.key.as_ref().is_none_or(|key| filter.admits(key)) => {
                         into.faults.push(fault)
                     }
                     _ => {}
@@ -277,14 +269,14 @@ fn changes_of(translate: &Translate, filter: &Filter, event: Event) -> Vec<Chang
         return vec![Change::Bookmark(revision)];
     }
     let change = match translate.apply(event.object) {
-        Seen::Entry(entry) if !admits(filter, &entry.key) => Change::Bookmark(revision),
+        Seen::Entry(entry) if !filter.admits(&entry.key) => Change::Bookmark(revision),
         Seen::Entry(entry) if gone => Change::Delete { key: entry.key, revision },
         Seen::Entry(entry) => Change::Put(entry),
         // It was reported as deleted when it became a tombstone.
-        Seen::Tombstone(key) if !gone && admits(filter, &key) => Change::Delete { key, revision },
+        Seen::Tombstone(key) if !gone && filter.admits(&key) => Change::Delete { key, revision },
         Seen::Tombstone(_) | Seen::Nothing => Change::Bookmark(revision),
         Seen::Fault(fault) => match (&fault.key, gone) {
-            (Some(key), _) if !admits(filter, key) => Change::Bookmark(revision),
+            (Some(key), _) if !filter.admits(key) => Change::Bookmark(revision),
             (Some(key), true) => Change::Delete { key: key.clone(), revision },
             (None, true) => Change::Bookmark(revision),
             (_, false) => return vec![Change::Fault(fault), Change::Bookmark(revision)],
