@@ -95,12 +95,9 @@ fn duration() -> Value {
     json!({"type": "string", "pattern": DURATION})
 }
 
-/// A number of four octets, also in the dotted spelling.
-fn as_number() -> Value {
-    json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer", "minimum": 0, "maximum": u32::MAX}, {"type": "string"}]})
-}
-
-fn port_or_name() -> Value {
+/// A number, or a text: of an AS number the dotted spelling, of a port or protocol the name.
+fn number_or_text() -> Value {
+    // The API server takes `anyOf` with types only in exactly this form.
     json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]})
 }
 
@@ -269,7 +266,7 @@ fn bgp_configuration() -> Value {
         json!({
             "logSeverityScreen": {"type": "string", "pattern": "^(?i)(Trace|Debug|Info|Warning|Error|Fatal)?$"},
             "nodeToNodeMeshEnabled": boolean(),
-            "asNumber": as_number(),
+            "asNumber": number_or_text(),
             "serviceLoadBalancerIPs": services(),
             "serviceExternalIPs": services(),
             "serviceClusterIPs": services(),
@@ -299,8 +296,8 @@ fn bgp_peer() -> Value {
             "peerIP": text(64),
             "peerSelector": text(1024),
             "localWorkloadSelector": text(1024),
-            "asNumber": as_number(),
-            "localASNumber": as_number(),
+            "asNumber": number_or_text(),
+            "localASNumber": number_or_text(),
             "keepOriginalNextHop": boolean(),
             "nextHopMode": one_of(&["Auto", "Self", "Keep"]),
             "password": secret(),
@@ -322,7 +319,7 @@ fn bgp_filter() -> Value {
             &[],
             json!({
                 "addCommunity": object(&["value"], json!({"value": string()})),
-                "prependASPath": object(&["prefix"], json!({"prefix": with(list(as_number()), "maxItems", json!(10))})),
+                "prependASPath": object(&["prefix"], json!({"prefix": with(list(number_or_text()), "maxItems", json!(10))})),
                 "setPriority": object(&["value"], json!({"value": integer(1, 2_147_483_646)})),
             }),
         );
@@ -338,7 +335,7 @@ fn bgp_filter() -> Value {
                 "interface": text(15),
                 "peerType": one_of(&["eBGP", "iBGP"]),
                 "communities": object(&[], json!({"values": with(list(string()), "maxItems", json!(1))})),
-                "asPathPrefix": list(as_number()),
+                "asPathPrefix": list(number_or_text()),
                 "priority": integer(1, 2_147_483_646),
                 "operations": with(list(operation), "maxItems", json!(10)),
             }),
@@ -350,7 +347,7 @@ fn bgp_filter() -> Value {
 fn host_endpoint() -> Value {
     let port = object(
         &["name", "port", "protocol"],
-        json!({"name": string(), "port": integer(0, 65_535), "protocol": port_or_name()}),
+        json!({"name": string(), "port": integer(0, 65_535), "protocol": number_or_text()}),
     );
     object(
         &[],
