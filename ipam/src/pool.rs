@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use calico_api::{AssignmentMode, IPPool, PoolUse};
+use calico_selector::Selector;
 use ipnet::IpNet;
 
 use crate::block::MAX_HOST_BITS;
@@ -10,9 +11,6 @@ use crate::network::Family;
 
 /// Labels of a node or a namespace.
 pub type Labels = BTreeMap<String, String>;
-
-/// Evaluates a selector against labels; the error says what is wrong with the selector.
-pub type Matcher<'a> = &'a dyn Fn(&str, &Labels) -> Result<bool, String>;
 
 /// As much of a pool as assignment needs, validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,11 +133,7 @@ fn and_also(faults: &[String]) -> String {
 ///
 /// # Errors
 /// A [`SelectError`] if there is none.
-pub fn select<'a>(
-    pools: impl IntoIterator<Item = &'a IPPool>,
-    wanted: &Wanted<'_>,
-    matches: Matcher<'_>,
-) -> Result<Vec<Pool>, SelectError> {
+pub fn select<'a>(pools: impl IntoIterator<Item = &'a IPPool>, wanted: &Wanted<'_>) -> Result<Vec<Pool>, SelectError> {
     let mut enabled = Vec::new();
     let mut faults = Vec::new();
     for pool in pools.into_iter().filter(|pool| is_enabled(pool)) {
@@ -157,7 +151,7 @@ pub fn select<'a>(
     let chosen = if wanted.requested.is_empty() {
         let mut chosen = Vec::new();
         for (parsed, pool) in &enabled {
-            if selects(pool, wanted, matches)? {
+            if selects(pool, wanted)? {
                 chosen.push((parsed.clone(), *pool));
             }
         }
@@ -183,17 +177,18 @@ pub fn select<'a>(
 }
 
 /// Whether a pool is used for this node and namespace without being asked for.
-fn selects(pool: &IPPool, wanted: &Wanted<'_>, matches: Matcher<'_>) -> Result<bool, SelectError> {
+fn selects(pool: &IPPool, wanted: &Wanted<'_>) -> Result<bool, SelectError> {
     if pool.spec.assignment_mode == Some(AssignmentMode::Manual) {
         return Ok(false);
     }
     let evaluate = |field, selector: &str, labels: &Labels| {
-        matches(selector, labels).map_err(|reason| SelectError::Selector {
+        let parsed = Selector::parse(selector).map_err(|error| SelectError::Selector {
             pool: pool.name().to_owned(),
             field,
             selector: selector.to_owned(),
-            reason,
-        })
+            reason: error.to_string(),
+        });
+        parsed.map(|selector| selector.matches(labels))
     };
     if let Some(selector) = meant(pool.spec.node_selector.as_deref()) {
         let Some(labels) = wanted.node_labels else {
@@ -226,12 +221,6 @@ mod tests {
         pool
     }
 
-    /// `key == value` only, which is all that these tests need of a selector.
-    fn equals(selector: &str, labels: &Labels) -> Result<bool, String> {
-        let (key, value) = selector.split_once("==").ok_or("no operator")?;
-        Ok(labels.get(key.trim()).is_some_and(|found| found == value.trim()))
-    }
-
     fn chosen(pools: &[IPPool], requested: &[&str], pool_use: PoolUse) -> Result<Vec<String>, SelectError> {
         let requested: Vec<String> = requested.iter().map(|text| (*text).to_owned()).collect();
         let labels = Labels::from([("rack".to_owned(), "a".to_owned())]);
@@ -243,19 +232,19 @@ mod tests {
             node_labels: Some(&labels),
             namespace_labels: &Labels::new(),
         };
-        select(pools, &wanted, &equals).map(|pools| pools.into_iter().map(|pool| pool.name).collect())
+        select(pools, &wanted).map(|pools| pools.into_iter().map(|pool| pool.name).collect())
     }
 
     #[test]
     fn pools_are_used_by_name_as_far_as_they_are_enabled_and_select_the_workload() {
         let pools = [
             pool("z-all", "10.1.0.0/16", |_| {}),
-            pool("a-rack", "10.2.0.0/16", |p| p.spec.node_selector = Some("rack == a".to_owned())),
-            pool("b-other-rack", "10.3.0.0/16", |p| p.spec.node_selector = Some("rack == b".to_owned())),
+            pool("a-rack", "10.2.0.0/16", |p| p.spec.node_selector = Some("rack == 'a'".to_owned())),
+            pool("b-other-rack", "10.3.0.0/16", |p| p.spec.node_selector = Some("rack == 'b'".to_owned())),
             pool("c-manual", "10.4.0.0/16", |p| p.spec.assignment_mode = Some(AssignmentMode::Manual)),
             pool("d-off", "10.5.0.0/16", |p| p.spec.disabled = Some(true)),
             pool("e-v6", "fd00::/64", |_| {}),
-            pool("f-namespace", "10.6.0.0/16", |p| p.spec.namespace_selector = Some("tenant == x".to_owned())),
+            pool("f-namespace", "10.6.0.0/16", |p| p.spec.namespace_selector = Some("tenant == 'x'".to_owned())),
             pool("g-everybody", "10.7.0.0/16", |p| p.spec.node_selector = Some("all()".to_owned())),
             pool("h-tunnel", "10.8.0.0/16", |p| p.spec.allowed_uses = Some(vec![PoolUse::Tunnel])),
             pool("i-going", "10.9.0.0/16", |p| p.metadata.deletion_timestamp = Some("now".to_owned())),

@@ -7,7 +7,7 @@ use calico_api::{IPAMBlock, IPPool, Owner};
 use ipnet::IpNet;
 
 use crate::block;
-use crate::network::{NetSet, overlap, size};
+use crate::network::size;
 use crate::reservation::Reservations;
 
 /// What Calico calls blocks that are in no pool.
@@ -153,19 +153,6 @@ pub fn who_has<'a>(blocks: impl IntoIterator<Item = &'a IPAMBlock>, address: IpA
             sequence_number,
         })
     })
-}
-
-/// Blocks that have an address in common with another block, each with one that it meets.
-pub fn overlapping<'a>(blocks: impl IntoIterator<Item = &'a IPAMBlock>) -> Vec<(IpNet, IpNet)> {
-    let (mut seen, mut found) = (NetSet::default(), Vec::new());
-    for block in blocks {
-        if let Some(other) = seen.meeting(&block.spec.cidr) {
-            debug_assert!(overlap(&other, &block.spec.cidr), "meeting() found a network that does not meet");
-            found.push((block.spec.cidr, other));
-        }
-        seen.insert(&block.spec.cidr);
-    }
-    found
 }
 
 #[cfg(test)]

@@ -403,9 +403,9 @@ impl World {
     }
 }
 
-/// As many as a hundred, unless the environment says otherwise, as it can to any test of this kind.
+/// Sixty, unless the environment says otherwise, as it can to any test of this kind.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
 }
 
 proptest! {

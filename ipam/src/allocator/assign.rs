@@ -14,7 +14,7 @@ use futures::future::join_all;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{Allocator, AssignRequest, Assigned, selector_matches};
+use super::{Allocator, AssignRequest, Assigned};
 use crate::claim::{claim, found, is_race};
 use crate::handle_store::{Counts, HandleError, adjust};
 use crate::network::Family;
@@ -151,7 +151,7 @@ impl Allocator {
                 node_labels: self.cache.node_labels.as_ref(),
                 namespace_labels: namespace.unwrap_or(&nothing),
             };
-            wants.push(Want::Any(select(self.cache.pools.values(), &wanted, &selector_matches)?));
+            wants.push(Want::Any(select(self.cache.pools.values(), &wanted)?));
         }
         Ok(wants)
     }

@@ -121,9 +121,3 @@ impl Allocator {
         self.owner.name()
     }
 }
-
-/// Whether a pool's selector matches.
-fn selector_matches(selector: &str, labels: &Labels) -> Result<bool, String> {
-    let _ = labels;
-    Err(format!("selectors other than all() are not supported yet: {selector}"))
-}
