@@ -1,0 +1,159 @@
+//! What can be typed. Flags are accepted before and after the command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The command line of an Ocicat or Calico cluster: shows and changes its resources, looks into IPAM and at the node.
+///
+/// The datastore is chosen by /etc/calico/calicoctl.cfg (see --config), or by the environment: DATASTORE_TYPE is
+/// kubernetes, etcdv3 or sqlite, with KUBECONFIG, ETCD_ENDPOINTS or SQLITE_PATH.
+#[derive(Debug, Parser)]
+#[command(name = "calicoctl", version = calico_version::LONG, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Globals {
+    /// How much is logged: panic, fatal, error, warn, info or debug.
+    #[arg(short = 'l', long, global = true, default_value = "panic",
+        value_parser = ["panic", "fatal", "error", "warn", "info", "debug"])]
+    pub(crate) log_level: String,
+    /// The context of the kubeconfig to use.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Talk to a cluster of another version.
+    #[arg(long, global = true)]
+    pub(crate) allow_version_mismatch: bool,
+    /// The file that says which datastore to use. [default: /etc/calico/calicoctl.cfg]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create resources from a file.
+    Create(Create),
+    /// Create resources from a file, or change those that exist.
+    Apply(Files),
+    /// Replace resources that exist by those of a file.
+    Replace(Files),
+    /// Delete resources, by a file or by kind and names.
+    Delete(Delete),
+    /// Show resources.
+    Get(Get),
+    /// Look into address management.
+    Ipam(Ipam),
+    /// Look at the node that this runs on.
+    Node(Node),
+    /// Show the version of this program and of the cluster.
+    Version(Version),
+}
+
+/// Where resources are read from.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Files {
+    /// A file, a directory, or - for standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) filename: Option<PathBuf>,
+    /// Also the directories within the directory.
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    /// It is no error if there is nothing in the files.
+    #[arg(long)]
+    pub(crate) skip_empty: bool,
+    /// The namespace of namespaced resources that name none.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Leave alone what exists.
+    #[arg(long)]
+    pub(crate) skip_exists: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// The kind: ippool, node, bgppeer, …
+    pub(crate) kind: Option<String>,
+    /// Which of it.
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// It is no error if something does not exist.
+    #[arg(short, long)]
+    pub(crate) skip_not_exists: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The kind: ippool, node, bgppeer, …
+    pub(crate) kind: Option<String>,
+    /// Which of it; all, if none is named.
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// The form: ps, wide, yaml, json, or custom-columns=A,B.
+    #[arg(short, long, default_value = "ps")]
+    pub(crate) output: String,
+    /// Those of every namespace.
+    #[arg(short = 'A', long, short_alias = 'a')]
+    pub(crate) all_namespaces: bool,
+    /// Without what only this cluster knows (uid, revision, times), where names are given.
+    #[arg(long)]
+    pub(crate) export: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ipam {
+    #[command(subcommand)]
+    pub(crate) command: IpamCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpamCommand {
+    /// Show how full the pools are, or who holds an address.
+    Show(IpamShow),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IpamShow {
+    /// Who holds this address.
+    #[arg(long, value_name = "IP")]
+    pub(crate) ip: Option<String>,
+    /// The blocks of each pool, too.
+    #[arg(long)]
+    pub(crate) show_blocks: bool,
+    /// The settings of address management.
+    #[arg(long)]
+    pub(crate) show_configuration: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    #[command(subcommand)]
+    pub(crate) command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Show whether the agent runs and how the BGP sessions are. Needs root.
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// Only of this program.
+    #[arg(long)]
+    pub(crate) client: bool,
+}

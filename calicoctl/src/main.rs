@@ -1,0 +1,58 @@
+//! `calicoctl`: the command line. Names, flags, texts and tables are Calico's.
+
+mod arguments;
+mod bird;
+mod client;
+mod crud;
+mod files;
+mod ipam_show;
+mod node_status;
+mod output;
+mod resource_type;
+mod usage_error;
+mod version;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command, IpamCommand, NodeCommand};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage_error::print(&error),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(run(arguments)),
+        Err(error) => Err(error.into()),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            // A closed standard error leaves nobody to tell.
+            let _ = output::errors(&format!("{}\n", usage_error::massaged(&format!("{error:#}"))));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments { globals, command } = arguments;
+    match command {
+        Command::Create(flags) => crud::write(crud::Verb::Create, flags.skip_exists, &flags.files, &globals).await,
+        Command::Apply(flags) => crud::write(crud::Verb::Apply, false, &flags, &globals).await,
+        Command::Replace(flags) => crud::write(crud::Verb::Replace, false, &flags, &globals).await,
+        Command::Delete(flags) => crud::delete(&flags, &globals).await,
+        Command::Get(flags) => crud::get(&flags, &globals).await,
+        Command::Ipam(flags) => match flags.command {
+            IpamCommand::Show(flags) => ipam_show::run(&flags, &globals).await,
+        },
+        Command::Node(flags) => match flags.command {
+            NodeCommand::Status => node_status::run(),
+        },
+        Command::Version(flags) => version::run(&flags, &globals).await,
+    }
+}
