@@ -1,0 +1,8 @@
+//! Measurements of whole programs, as ratios to peers of the same run.
+
+mod cni;
+mod idle;
+mod sample;
+
+pub use cni::cni;
+pub use idle::idle;

@@ -1,0 +1,163 @@
+//! The SQLite store does what every store must, and what only it can: it is shared by processes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::Result;
+use calico_api::{Key, Kind};
+use calico_datastore::sqlite::Sqlite;
+use calico_datastore::watch::{Update, watch};
+use calico_datastore::{Error, Filter, Store};
+use integration::conformance::{PATIENCE, Subject, sample};
+use rusqlite::{Connection, params};
+use tempfile::TempDir;
+
+/// A store in a file of its own.
+struct File {
+    store: Store,
+    backend: Sqlite,
+    dir: TempDir,
+    /// A connection for what the store itself does not do.
+    raw: Mutex<Connection>,
+}
+
+impl File {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("home")).unwrap();
+        let path = dir.path().join("home/store.db");
+        let backend = Sqlite::open(&path.to_string_lossy()).await.unwrap();
+        let raw = Mutex::new(Connection::open(&path).unwrap());
+        Self { store: Store::new(backend.clone()), backend, dir, raw }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("home/store.db")
+    }
+}
+
+impl Subject for File {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    async fn spoil(&self, block: &Key) -> Result<()> {
+        let Key::Block(cidr) = block else { unreachable!("it is a block") };
+        let mut raw = self.raw.lock().unwrap();
+        let tx = raw.transaction()?;
+        let row = params!["IPAMBlock", cidr.to_string()];
+        tx.execute("UPDATE log SET current = 0 WHERE kind = ?1 AND key = ?2 AND current = 1", row)?;
+        let row = params!["IPAMBlock", cidr.to_string(), "{\"spec\":{\"cidr\":"];
+        tx.execute("INSERT INTO log (kind, key, previous, deleted, current, value) VALUES (?1, ?2, 1, 0, 1, ?3)", row)?;
+        Ok(tx.commit()?)
+    }
+
+    async fn compact(&self) -> Result<()> {
+        Ok(self.backend.compact(0).await?)
+    }
+
+    async fn take_away(&self) -> Result<()> {
+        Ok(std::fs::rename(self.dir.path().join("home"), self.dir.path().join("away"))?)
+    }
+
+    async fn give_back(&self) -> Result<()> {
+        Ok(std::fs::rename(self.dir.path().join("away"), self.dir.path().join("home"))?)
+    }
+}
+
+integration::conformance!(File::new());
+
+/// Where the other process finds the store.
+const OTHER: &str = "OCICAT_TEST_STORE";
+
+/// This test binary again, as another process that writes to the store at `path`.
+fn other_process(path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "the_other_process", "--ignored"]).env(OTHER, path);
+    command
+}
+
+/// What the other process writes.
+fn writes() -> [integration::conformance::Sample; 3] {
+    [1, 2, 3].map(|number| sample(Kind::BGPPeer, "other", number))
+}
+
+#[tokio::test]
+#[ignore = "started by other tests, in a process of its own"]
+async fn the_other_process() {
+    let path = std::env::var(OTHER).expect("the test that starts this says where the store is");
+    let store = Sqlite::open(&path).await.unwrap();
+    let store = Store::new(store);
+    let [one, two, three] = writes();
+    for sample in [&one, &two, &three] {
+        store.backend().create(&sample.key, sample.first.clone()).await.unwrap();
+    }
+    let entry = store.backend().get(&two.key).await.unwrap();
+    store.backend().update(&two.key, two.second, &entry.revision).await.unwrap();
+    store.backend().delete(&three.key, None).await.unwrap();
+}
+
+/// What a watcher is told of the other process' writes.
+async fn see_the_other_process(file: &File, command: &mut Command) {
+    let mut updates = watch(&file.store, vec![(Kind::BGPPeer, Filter::All)]);
+    assert_eq!(updates.recv().await, Some(Update::InSync));
+    let mut child = command.spawn().unwrap();
+    let [one, two, three] = writes();
+    let put = |key: &Key| (true, key.clone());
+    let expected = [put(&one.key), put(&two.key), put(&three.key), put(&two.key), (false, three.key)];
+    for expected in expected {
+        let update = tokio::time::timeout(PATIENCE, updates.recv()).await.expect("it is seen in time");
+        let seen = match update.expect("the watcher goes on") {
+            Update::Put(entry) => (true, entry.key),
+            Update::Delete(key) => (false, key),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(seen, expected);
+    }
+    assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn what_another_process_writes_is_seen_at_once_and_in_order() {
+    let file = File::new().await;
+    see_the_other_process(&file, &mut other_process(&file.path())).await;
+}
+
+#[tokio::test]
+async fn a_process_in_another_mount_namespace_may_have_the_store_under_another_path() {
+    let file = File::new().await;
+    let elsewhere = file.dir.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let plain = other_process(&elsewhere.join("store.db"));
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""]);
+    command.arg(file.path().parent().unwrap()).arg(&elsewhere);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    see_the_other_process(&file, &mut command).await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_killed_while_it_writes_leaves_a_sound_store() {
+    let file = File::new().await;
+    let backend = file.store.backend();
+    let mut updates = watch(&file.store, vec![(Kind::BGPPeer, Filter::All)]);
+    assert_eq!(updates.recv().await, Some(Update::InSync));
+    let mut child = other_process(&file.path()).spawn().unwrap();
+    // Its first write: it is in the midst of them.
+    let first = tokio::time::timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let Update::Put(first) = first else { panic!("{first:?}") };
+    assert_eq!(backend.get(&first.key).await.unwrap(), first);
+    let listing = backend.list(Kind::BGPPeer, &Filter::All).await.unwrap();
+    assert_eq!(listing.faults, []);
+    for entry in listing.entries {
+        backend.delete(&entry.key, Some(&entry.revision)).await.unwrap();
+    }
+    assert!(matches!(backend.get(&first.key).await, Err(Error::NotFound(_))));
+    let raw = file.raw.lock().unwrap();
+    let check: String = raw.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+}
