@@ -218,6 +218,7 @@ impl Kernel {
     fn write(&mut self) {
         let _span = info_span!("reconcile").entered();
         let start = Instant::now();
+        let mut readable = true;
         let failure = match self.dataplane.apply() {
             Ok(applied) => {
                 let text = applied.failures.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -226,7 +227,10 @@ impl Kernel {
                     _ => text,
                 })
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => {
+                readable = false;
+                Some(error.to_string())
+            }
         };
         self.metrics.apply_time.observe(start.elapsed().as_secs_f64());
         self.metrics.routes.set(self.dataplane.route_count().try_into().unwrap_or(i64::MAX));
@@ -240,9 +244,10 @@ impl Kernel {
         } else if self.failing.is_some() {
             info!("the kernel is as desired again");
         }
-        let cleared = failure.is_none();
         self.failing = failure;
-        if cleared && self.calc.is_in_sync() && !self.state.borrow().in_sync {
+        // Departs from Calico, which waits for an apply without any failure: one object that the kernel refuses must
+        // not keep all other pods waiting.
+        if readable && self.calc.is_in_sync() && !self.state.borrow().in_sync {
             let seconds = self.started.elapsed().as_secs_f64();
             self.metrics.initial_resync_time.set(seconds);
             self.metrics.resync_state.set(3);
@@ -250,7 +255,7 @@ impl Kernel {
                 endpoints = self.calc.local_endpoints(),
                 routes = self.dataplane.route_count(),
                 seconds,
-                "in sync, the kernel is as desired"
+                "in sync, pods are served"
             );
             self.state.send_modify(|state| state.in_sync = true);
             self.report();
@@ -270,7 +275,7 @@ impl Kernel {
                 (None, false) => "reading the datastore".to_owned(),
             },
         );
-        // Ready is that it was right once: what cannot be programmed now must not take the whole node out of service.
+        // Ready is that everything was tried once: what cannot be programmed must not take the whole node out of service.
         self.reporters.dataplane.report(
             true,
             state.in_sync,

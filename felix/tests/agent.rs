@@ -182,6 +182,34 @@ fn remembered_releases_are_done_at_the_start_and_unreadable_ones_set_aside() {
     assert!(!bed.routes().iter().any(|route| route.ends_with("cali0d7763386da")));
 }
 
+#[test]
+fn a_store_that_does_not_answer_is_named_in_time_and_what_it_owes_is_done_later() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let wired = bed.add(&pod("web-0", "c1")).unwrap();
+    let handle = Key::Handle(wired.sandbox.handle());
+    let spooled = |bed: &Bed| fs::read_dir(bed.path("spool")).map_or(0, |entries| entries.count());
+
+    // Somebody holds the store: nothing can be written.
+    let holder = rusqlite::Connection::open(bed.path("store.db")).unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    refused(&bed, &pod("web-1", "c2"), 11, "store.db");
+    assert_eq!(bed.del(&wired.sandbox), Reply::Done);
+    assert!(!bed.routes().iter().any(|route| route.ends_with("cali0d7763386da")), "the route goes at once");
+    assert_eq!(spooled(&bed), 2);
+    assert!(bed.stored::<IPAMHandleSpec>(&handle).is_some());
+
+    // It answers again. The sandbox itself may come back first, and keeps what it is given then.
+    holder.execute_batch("ROLLBACK").unwrap();
+    drop(holder);
+    let again = bed.add(&pod("web-0", "c1")).unwrap();
+    bed.until("the spool is worked off", |bed| spooled(bed) == 0);
+    bed.reaches(&again);
+    assert!(bed.stored::<IPAMHandleSpec>(&handle).is_some());
+    let left = bed.on_store(async |store| store.list::<IPAMHandleSpec>(&calico_datastore::Filter::All).await.unwrap());
+    assert_eq!(left.items.len(), 1);
+}
+
 #[track_caller]
 fn refused(bed: &Bed, add: &Add, code: u32, text: &str) {
     match bed.add(add).map(|wired| wired.assigned) {

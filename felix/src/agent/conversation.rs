@@ -78,6 +78,7 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Opti
     let identity = identity(agent, &add.sandbox)?;
     check_node(agent, add)?;
     let state = agent.ready().await?;
+    agent.settle(&identity, &add.sandbox).await?;
     let mut assigned = agent.take_addresses(&identity, add).await?;
     assigned.host_interface.clone_from(&identity.interface);
     assigned.mtu = state.pod_mtu;
@@ -85,45 +86,40 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Opti
     let endpoint = identity.endpoint(&add.sandbox, &agent.node, &addresses);
     if !wire.answer(&Reply::Assigned(assigned)).await {
         info!("the plugin hung up before it was given its addresses");
-        agent.forget(&identity, &add.sandbox).await?;
+        agent.forget(&identity, &add.sandbox, None).await?;
         return Ok(None);
     }
     // Both to the end, so that what must be undone is known: a write that is broken off may still be made.
     let (stored, attached) = tokio::join!(agent.store_endpoint(&endpoint), async {
-        let attached = attached(wire).await?;
-        agent.attach(&endpoint, attached).await.map(Some)
-    });
-    let failure = match (stored, attached) {
-        (Ok(()), Ok(Some(()))) => {
-            info!(?addresses, interface = identity.interface, "workload connected");
-            return Ok(Some(Reply::Done));
+        match attached(wire).await? {
+            Some(attached) => agent.attach(&endpoint, attached).await.map(Some),
+            None => Ok(None),
         }
-        (_, Ok(None)) => None,
-        (Err(failure), _) | (_, Err(failure)) => Some(failure),
-    };
+    });
+    if let (Ok(()), Ok(Some(()))) = (&stored, &attached) {
+        info!(?addresses, interface = identity.interface, "workload connected");
+        return Ok(Some(Reply::Done));
+    }
     info!(?addresses, "the workload is not connected, its addresses are released");
-    agent.forget(&identity, &add.sandbox).await?;
-    match failure {
-        Some(failure) if failure.code == HUNG_UP => Ok(None),
-        Some(failure) => Err(failure),
-        None => Ok(None),
+    let silent = stored.as_ref().err().map(|failure| failure.details.as_str());
+    agent.forget(&identity, &add.sandbox, silent).await?;
+    match (stored, attached) {
+        (_, Ok(None)) | (Ok(()), Ok(Some(()))) => Ok(None),
+        (Err(failure), _) | (_, Err(failure)) => Err(failure),
     }
 }
 
-/// Stands for a plugin that is not there any more; never sent.
-const HUNG_UP: u32 = 0;
-
-/// What the plugin made.
-async fn attached(wire: &mut Wire) -> Result<Attached, Failure> {
+/// What the plugin made; `None` if it hung up before.
+async fn attached(wire: &mut Wire) -> Result<Option<Attached>, Failure> {
     let failure = |code, message: &str| Failure { code, message: message.to_owned(), details: String::new() };
     match wire.request(SECOND).await {
-        Ok(Request::Attached(attached)) => Ok(attached),
+        Ok(Request::Attached(attached)) => Ok(Some(attached)),
         Ok(_) => Err(failure(code::INVALID, "another request than Attached came in the second round of Add")),
         Err(Silence::Nonsense(failure)) => Err(failure),
         Err(Silence::TimedOut) => Err(failure(code::LATER, "the plugin made no interface in time")),
         Err(Silence::HungUp) => {
             info!("the plugin hung up before it made an interface");
-            Err(failure(HUNG_UP, "hung up"))
+            Ok(None)
         }
     }
 }
@@ -133,6 +129,7 @@ async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Repl
     let identity = identity(agent, &add.sandbox)?;
     check_node(agent, add)?;
     let state = agent.ready().await?;
+    agent.settle(&identity, &add.sandbox).await?;
     let mut assigned = agent.take_addresses(&identity, add).await?;
     assigned.mtu = state.pod_mtu;
     if wire.answer(&Reply::Assigned(assigned)).await {
@@ -145,7 +142,7 @@ async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Repl
 
 /// DEL: routes, endpoint, addresses, in this order, so that an address is not given out again before it is gone.
 async fn delete(agent: &Agent, del: &Del) -> Result<(), Failure> {
-    agent.forget(&identity(agent, &del.sandbox)?, &del.sandbox).await
+    agent.forget(&identity(agent, &del.sandbox)?, &del.sandbox, None).await
 }
 
 async fn release(agent: &Agent, del: &Del) -> Result<(), Failure> {

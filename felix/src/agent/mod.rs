@@ -51,6 +51,8 @@ pub(crate) struct Agent {
     pub(crate) ipv6: bool,
     /// Where releases wait.
     pub(crate) spool: PathBuf,
+    /// Held by whoever does a remembered release.
+    pub(crate) spool_turn: tokio::sync::Mutex<()>,
     /// Where endpoints are stored.
     pub(crate) store: Store,
     /// Where addresses come from.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use calico_agent::spool::{Pending, pending};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::Agent;
 use super::endpoint::Identity;
@@ -56,14 +56,13 @@ async fn round(agent: &Agent) {
         found.into_iter().filter(|one| one.path.extension().is_none_or(|end| end != BAD)).collect();
     agent.metrics.spooled.set(found.len().try_into().unwrap_or(i64::MAX));
     for one in found {
-        let del = match one.del {
-            Ok(del) => del,
+        let sandbox = match &one.del {
+            Ok(del) => &del.sandbox,
             Err(reason) => {
-                set_aside(&one.path, &reason);
+                set_aside(&one.path, reason);
                 continue;
             }
         };
-        let sandbox = &del.sandbox;
         let identity = match Identity::of(sandbox, &agent.node, &agent.prefix) {
             Ok(identity) => identity,
             Err(failure) => {
@@ -71,15 +70,10 @@ async fn round(agent: &Agent) {
                 continue;
             }
         };
-        agent.detach(&identity, sandbox).await;
-        if let Err(error) = agent.undo(&identity, sandbox).await {
+        if let Err(error) = agent.work_off(&one, &identity, sandbox).await {
             return warn!(container = sandbox.container_id, %error, again_in = ?PERIOD, "a remembered release is not done yet");
         }
-        info!(container = sandbox.container_id, "a remembered release is done");
         agent.metrics.spooled.dec();
-        if let Err(error) = fs::remove_file(&one.path) {
-            warn!(file = %one.path.display(), %error, "a release that is done is still remembered");
-        }
     }
 }
 

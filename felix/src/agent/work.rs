@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::future::Future;
 
+use calico_agent::spool::{Pending, pending};
 use calico_agent::{Add, Assigned, AssignedAddress, Attached, Del, Failure, Sandbox};
 use calico_api::{PoolUse, WorkloadEndpoint, WorkloadEndpointSpec};
 use calico_datastore::Error;
@@ -65,8 +66,8 @@ impl Agent {
             Err(error) => error,
         };
         if matches!(error, IpamError::Silent | IpamError::Assign(AssignError::Datastore { .. })) {
-            // Something may have been written before the store fell silent.
-            self.give_back(identity, &add.sandbox).await?;
+            // Something may have been written before the store fell silent; the plugin is not kept waiting for it.
+            self.remember(&add.sandbox, &error.to_string()).await?;
         }
         let code = match &error {
             IpamError::Silent | IpamError::Stopping | IpamError::Release(_) => code::LATER,
@@ -142,13 +143,22 @@ impl Agent {
         }
     }
 
-    /// Takes back everything of a sandbox, or remembers to do so.
+    /// Takes back everything of a sandbox, or remembers to do so: at once if `silent` says that the store did not answer
+    /// just now, or if it is known not to.
     ///
     /// # Errors
     /// Only if it cannot even be remembered.
-    pub(crate) async fn forget(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), Failure> {
+    pub(crate) async fn forget(
+        &self,
+        identity: &Identity,
+        sandbox: &Sandbox,
+        silent: Option<&str>,
+    ) -> Result<(), Failure> {
         self.detach(identity, sandbox).await;
-        self.or_remember(sandbox, self.undo(identity, sandbox)).await
+        match silent {
+            Some(reason) => self.remember(sandbox, reason).await,
+            None => self.or_remember(sandbox, self.undo(identity, sandbox)).await,
+        }
     }
 
     /// Releases the addresses of a sandbox, or remembers to do so.
@@ -157,6 +167,47 @@ impl Agent {
     /// Only if it cannot even be remembered.
     pub(crate) async fn give_back(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), Failure> {
         self.or_remember(sandbox, self.release(identity)).await
+    }
+
+    /// Does what is remembered for this very sandbox, before anything new is done for it: otherwise its new
+    /// addresses would be released in place of the old.
+    ///
+    /// # Errors
+    /// Code 11 if it cannot be done now.
+    pub(crate) async fn settle(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), Failure> {
+        let later = |details: String| Failure {
+            code: code::LATER,
+            message: format!("an earlier release for {} is not done yet", name(sandbox)),
+            details,
+        };
+        let found = pending(&self.spool).map_err(|error| later(format!("{}: {error}", self.spool.display())))?;
+        for one in found.iter().filter(|one| one.del.as_ref().is_ok_and(|del| del.sandbox == *sandbox)) {
+            self.work_off(one, identity, sandbox).await.map_err(|error| later(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Does a remembered release, unless somebody else has just done it.
+    ///
+    /// # Errors
+    /// If it is not done; it stays remembered.
+    pub(crate) async fn work_off(
+        &self,
+        one: &Pending,
+        identity: &Identity,
+        sandbox: &Sandbox,
+    ) -> Result<(), UndoError> {
+        let _turn = self.spool_turn.lock().await;
+        if !one.path.exists() {
+            return Ok(());
+        }
+        self.detach(identity, sandbox).await;
+        self.undo(identity, sandbox).await?;
+        info!(container = sandbox.container_id, "a remembered release is done");
+        if let Err(error) = std::fs::remove_file(&one.path) {
+            warn!(file = %one.path.display(), %error, "a release that is done is still remembered");
+        }
+        Ok(())
     }
 
     /// Deletes the endpoint and only then releases the addresses, so that nobody gets one that is still somebody's.
@@ -223,6 +274,10 @@ impl Agent {
                 Err(error) => error.to_string(),
             },
         };
+        self.remember(sandbox, &reason).await
+    }
+
+    async fn remember(&self, sandbox: &Sandbox, reason: &str) -> Result<(), Failure> {
         warn!(reason, "the release is remembered and done later");
         let (spool, del) = (self.spool.clone(), Del { sandbox: sandbox.clone() });
         let remembered = tokio::task::spawn_blocking(move || calico_agent::spool::remember(&spool, &del)).await;

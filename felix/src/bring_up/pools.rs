@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_mtu_is_what_the_widest_wrapping_leaves() {
-        let mut pools = vec![IPPoolSpec::new("10.244.0.0/16"), IPPoolSpec::new("fd00::/48")];
+        let mut pools = [IPPoolSpec::new("10.244.0.0/16"), IPPoolSpec::new("fd00::/48")];
         assert_eq!(pod_mtu(1500, pools.iter()), 1500);
         pools[0].ipip_mode = Some(EncapMode::Always);
         assert_eq!(pod_mtu(1500, pools.iter()), 1480);

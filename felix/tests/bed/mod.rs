@@ -12,7 +12,7 @@ use calico_agent::client::{Client, ClientError};
 use calico_agent::{Add, Assigned, Attached, Del, Failure, Pod, Reply, Request, Sandbox};
 use calico_api::{Key, Kind, Resource, Spec};
 use calico_datastore::{Config, Error, Store};
-use calico_netlink::{Address, LinkChange, NextHop, Route, RouteFilter, RouteKind, Socket, Veth, namespace};
+use calico_netlink::{Address, LinkChange, NextHop, Route, RouteFilter, RouteKind, Socket, Veth, namespace, sysctl};
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,6 +52,8 @@ impl Bed {
     pub(crate) fn new(variables: &[(&str, &str)]) -> Self {
         let namespace = namespace::create().unwrap();
         namespace::inside(&namespace, || {
+            // Otherwise addresses change state a second later, and a test that looks for changes sees that.
+            sysctl::write(&["net", "ipv6", "conf", "default", "accept_dad"], "0").unwrap();
             let mut socket = Socket::open().unwrap();
             socket.add_veth(&Veth { name: "eth0", peer_name: "wire", ..Veth::default() }).unwrap();
             for name in ["lo", "eth0", "wire"] {
