@@ -15,6 +15,7 @@ use calico_datastore::kubernetes::Kubernetes;
 use calico_datastore::watch::{Update, watch};
 use calico_datastore::{Backend, Error, Filter, KubernetesConfig, Revision, Store};
 use futures::StreamExt;
+use integration::holder::Holder;
 use integration::servers::kubernetes::{ApiServer, Group, Listen};
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -751,4 +752,38 @@ async fn a_killed_server_is_missed_and_taken_up_again_without_a_repetition() {
     server.apply_crds(Group::Classic).unwrap();
     let both = Kubernetes::connect(&config(&server, None)).await.unwrap();
     assert_eq!(both.group().api_version(), Group::Classic.api_version(), "during a migration it still counts");
+}
+
+#[tokio::test]
+async fn with_pod_cidrs_there_are_no_records_of_ipam() {
+    let server = &*server().await;
+    let config = KubernetesConfig { use_pod_cidr: true, ..config(server, Some(Group::Classic)) };
+    let backend = Kubernetes::connect(&config).await.unwrap();
+    let error = backend.list(Kind::IPAMBlock, &Filter::All).await.unwrap_err();
+    assert!(matches!(&error, Error::NotSupported { .. }) && error.to_string().contains("usePodCIDR"), "{error}");
+    backend.list(Kind::IPPool, &Filter::All).await.unwrap();
+}
+
+#[test]
+fn a_server_in_a_network_namespace_is_reached_from_there_and_driven_from_here() {
+    let script = "ip link add seg0 type bridge\nip addr add 10.0.0.1/16 dev seg0\nip link set seg0 up";
+    let holder = Holder::new("the segment", script).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let listen = Listen { address: "10.0.0.1".parse().unwrap(), port: Some(6443) };
+    let server = ApiServer::start(listen, Some(&holder), Some(directory.path())).unwrap();
+    assert_eq!(server.url(), "https://10.0.0.1:6443");
+    server.create_node("node-1").unwrap();
+    server.create_pod("default", "web-0", "node-1").unwrap();
+
+    let inside = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = open(&server, Group::Classic).await;
+            let node = store.get::<calico_api::NodeSpec>(&Key::named(Kind::Node, "node-1")).await.unwrap();
+            let mine = Filter::Node("node-1".to_owned());
+            (node.name().to_owned(), store.list::<WorkloadEndpointSpec>(&mine).await.unwrap().items.len())
+        })
+    };
+    let seen = calico_sys::namespace::inside(holder.network().unwrap(), inside).unwrap();
+    assert_eq!(seen, ("node-1".to_owned(), 1));
 }
