@@ -2,6 +2,7 @@
 
 mod codec;
 mod connect;
+mod discovery;
 mod key;
 mod watch;
 
@@ -52,7 +53,12 @@ impl Etcd {
     /// # Errors
     /// [`Error::Unavailable`] within some seconds, [`Error::Unauthorized`]; both name the members.
     pub async fn connect(config: &EtcdConfig) -> Result<Self> {
-        let endpoints = config.endpoints.clone();
+        let endpoints = match &config.discovery_srv {
+            Some(domain) if config.endpoints.is_empty() => discovery::endpoints(domain)
+                .await
+                .map_err(|reason| Error::Unavailable { store: format!("etcd of the domain {domain}"), reason })?,
+            _ => config.endpoints.clone(),
+        };
         let name: Arc<str> = format!("etcd {}", endpoints.join(",")).into();
         let client = connect::client(config, &endpoints, &name).await?;
         let etcd = Self { client, name };
