@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice;
 use std::sync::Mutex;
 
 use anyhow::Result;
@@ -71,6 +72,9 @@ integration::conformance!(File::new());
 /// Where the other process finds the store.
 const OTHER: &str = "OCICAT_TEST_STORE";
 
+/// Set where it shall write one value again and again until it is killed.
+const ENDLESS: &str = "OCICAT_TEST_ENDLESS";
+
 /// This test binary again, as another process that writes to the store at `path`.
 fn other_process(path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -87,9 +91,14 @@ fn writes() -> [integration::conformance::Sample; 3] {
 #[ignore = "started by other tests, in a process of its own"]
 async fn the_other_process() {
     let path = std::env::var(OTHER).expect("the test that starts this says where the store is");
-    let store = Sqlite::open(&path).await.unwrap();
-    let store = Store::new(store);
+    let store = Store::new(Sqlite::open(&path).await.unwrap());
     let [one, two, three] = writes();
+    if std::env::var(ENDLESS).is_ok() {
+        let mut entry = store.backend().create(&one.key, one.first).await.unwrap();
+        loop {
+            entry = store.backend().update(&one.key, entry.value, &entry.revision).await.unwrap();
+        }
+    }
     for sample in [&one, &two, &three] {
         store.backend().create(&sample.key, sample.first.clone()).await.unwrap();
     }
@@ -144,19 +153,22 @@ async fn a_process_that_is_killed_while_it_writes_leaves_a_sound_store() {
     let backend = file.store.backend();
     let mut updates = watch(&file.store, vec![(Kind::BGPPeer, Filter::All)]);
     assert_eq!(updates.recv().await, Some(Update::InSync));
-    let mut child = other_process(&file.path()).spawn().unwrap();
-    // Its first write: it is in the midst of them.
-    let first = tokio::time::timeout(PATIENCE, updates.recv()).await.unwrap().unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let Update::Put(first) = first else { panic!("{first:?}") };
-    assert_eq!(backend.get(&first.key).await.unwrap(), first);
-    let listing = backend.list(Kind::BGPPeer, &Filter::All).await.unwrap();
-    assert_eq!(listing.faults, []);
-    for entry in listing.entries {
-        backend.delete(&entry.key, Some(&entry.revision)).await.unwrap();
+    let mut child = other_process(&file.path()).env(ENDLESS, "yes").spawn().unwrap();
+    let mut last = None;
+    for _ in 0..50 {
+        match tokio::time::timeout(PATIENCE, updates.recv()).await.expect("it goes on writing") {
+            Some(Update::Put(entry)) => last = Some(entry),
+            other => panic!("{other:?}"),
+        }
     }
-    assert!(matches!(backend.get(&first.key).await, Err(Error::NotFound(_))));
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().code(), None, "it was killed while it wrote");
+
+    let key = last.expect("fifty were seen").key;
+    let entry = backend.get(&key).await.unwrap();
+    assert_eq!(backend.list(Kind::BGPPeer, &Filter::All).await.unwrap().entries, slice::from_ref(&entry));
+    backend.delete(&key, Some(&entry.revision)).await.unwrap();
+    assert!(matches!(backend.get(&key).await, Err(Error::NotFound(_))));
     let raw = file.raw.lock().unwrap();
     let check: String = raw.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
