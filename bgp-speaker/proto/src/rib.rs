@@ -10,28 +10,29 @@ mod export;
 mod group;
 mod import;
 mod log;
+#[cfg(test)]
+mod model;
+mod output;
 mod table;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
-use self::books::{Books, Output, Peer, Stage};
+use self::books::{Books, Peer, Stage};
 pub use self::config::{
     Candidate, LocalKind, LocalRoute, NextHopMode, PeerConfig, PeerId, Policy, Reachability, RibConfig, Source, Verdict,
 };
 pub use self::decision::Step;
 use self::export::View;
-use self::group::{Group, Sources};
-use self::log::Batch;
+use self::group::Group;
 use self::table::{Entry, LOCAL, Path};
 pub use self::view::{Best, BestChange, Exclusion, PathView, PeerCounts, Standing};
-use crate::{Attributes, Families, Family, Interner, Message, Nlri, Prefix, RefreshKind, Update};
+use crate::{Attributes, Families, Family, Interner, Nlri, Prefix, Update};
 
 /// All RIBs of a speaker.
 #[derive(Debug)]
@@ -322,152 +323,6 @@ impl Rib {
         octets
     }
 
-    fn poll_group(&mut self, group: &mut Group, id: PeerId, limit: usize) -> Option<Bytes> {
-        loop {
-            let output = self.books.peer_mut(id)?.output.as_mut()?;
-            if let Some((chunk, part)) = &mut output.aside {
-                let octets = chunk.read(part, id, limit);
-                if octets.is_some() {
-                    return octets;
-                }
-                output.aside = None;
-                group.release(0..0); // a dump that nobody reads any more goes
-            }
-            let begins = matches!(output.stages.front(), Some(Stage::Initial));
-            let chunk = if begins { None } else { group.chunk(output.chunk) };
-            if let Some(chunk) = chunk {
-                let octets = chunk.read(&mut output.part, id, limit);
-                if octets.is_some() {
-                    return octets;
-                }
-                let read = output.chunk;
-                (output.chunk, output.part) = (read + 1, 0);
-                group.release(read..read + 1);
-                continue;
-            }
-            if !group.dirty.is_empty() {
-                self.flush(group);
-                continue;
-            }
-            let context = group.view.context;
-            let output = self.books.peer_mut(id)?.output.as_mut()?;
-            let chunk = match output.stages.pop_front()? {
-                Stage::Initial => {
-                    let (from, dump) = group.dump();
-                    group.release(output.chunk..from);
-                    (output.chunk, output.part) = (from, 0);
-                    dump
-                }
-                Stage::Refresh(family) => {
-                    let mut batch = Batch::default();
-                    if context.enhanced_refresh {
-                        batch.begin(&Message::refresh(family, RefreshKind::Begin), &context);
-                        batch.end(&Message::refresh(family, RefreshKind::End), &context);
-                    }
-                    group.sent(family.into()).for_each(|(nlri, sent)| batch.advertise(nlri, sent, None));
-                    Arc::new(batch.encode(&context))
-                }
-                Stage::Restate(prefixes) => Arc::new(group.restate(prefixes, id)),
-                Stage::EndOfRib(families) => {
-                    let mut batch = Batch::default();
-                    families.iter().for_each(|family| batch.end(&Message::EndOfRib(family), &context));
-                    Arc::new(batch.encode(&context))
-                }
-            };
-            output.aside = Some((chunk, 0));
-        }
-    }
-
-    /// Makes messages of what is marked, and lets go of members that are too far behind to be told the history.
-    fn flush(&mut self, group: &mut Group) {
-        group.flush(&mut Sources {
-            table: &self.table,
-            books: &self.books,
-            next_hops_resolved: &self.config,
-            path_ids: &mut self.path_ids,
-            interner: &mut self.interner,
-            deferred: self.deferred,
-        });
-        while group.holds() > self.config.log_limit && group.end() > group.first() + 1 {
-            let (first, end) = (group.first(), group.end());
-            let reads_first = |peer: &Peer| peer.output.as_ref().is_some_and(|output| output.chunk == first);
-            let members = self.books.peers().filter(|(_, peer)| reads_first(peer));
-            let behind: Vec<PeerId> = members.map(|(id, _)| id).collect();
-            for id in behind {
-                let Some(output) = self.books.peer_mut(id).and_then(|peer| peer.output.as_mut()) else { continue };
-                if self.groups.get(output.group).is_some_and(Option::is_some) {
-                    continue; // a member of another group, whose log has a chunk of this number as well
-                }
-                if !matches!(output.stages.front(), Some(Stage::Initial)) {
-                    let missed = undelivered(group, output.chunk);
-                    output.stages.push_front(Stage::Restate(missed));
-                }
-                (output.chunk, output.part) = (end, 0);
-                group.release(first..end);
-            }
-            if group.first() == first {
-                break; // nobody to let go of: the chunk is being counted by a member that is leaving
-            }
-        }
-    }
-
-    // --- what operators see ---
-
-    /// All paths of a prefix, the best first, and why each other is not.
-    pub fn paths(&self, prefix: Prefix) -> Vec<PathView> {
-        let Some(entry) = self.table.get(&prefix) else { return Vec::new() };
-        let decision = decision::decide(entry.contenders(&self.books, &self.books.next_hops, &self.config));
-        let view = |(index, path): (usize, &Path)| {
-            let lost = decision.fell.iter().find(|(fell, _)| *fell == index).map(|(_, step)| *step);
-            let standing = match (path.excluded, lost) {
-                (Some(exclusion), _) => Standing::Excluded(exclusion),
-                _ if index == 0 && entry.chosen > 0 => Standing::Best,
-                _ if index < entry.chosen => Standing::Multipath,
-                (None, Some(step)) => Standing::Lost(step),
-                (None, None) => Standing::Excluded(Exclusion::NextHop),
-            };
-            PathView {
-                source: self.books.source(prefix, path),
-                path_id: path.path_id,
-                attributes: Arc::clone(&path.attributes),
-                standing,
-                stale: path.stale,
-            }
-        };
-        entry.paths.iter().enumerate().map(view).collect()
-    }
-
-    /// Every prefix with a path, in no order.
-    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.table.keys().copied()
-    }
-
-    /// How a prefix is reached now.
-    pub fn best(&self, prefix: Prefix) -> Option<Best> {
-        let entry = self.table.get(&prefix)?;
-        let path = entry.best()?;
-        let (source, attributes) = (self.books.source(prefix, path), Arc::clone(&path.attributes));
-        Some(Best { source, next_hops: entry.next_hops(), attributes })
-    }
-
-    /// What a peer has to do with, in a family.
-    pub fn counts(&self, id: PeerId, family: Family) -> PeerCounts {
-        let Some(peer) = self.books.peer(id) else { return PeerCounts::default() };
-        let counts = peer.counts.get(family.index()).copied().unwrap_or_default();
-        let group = peer.output.as_ref().and_then(|output| self.groups.get(output.group)?.as_ref());
-        let advertised = group.map_or(0, |group| group.sent(family.into()).filter(|(_, sent)| sent.is_for(id)).count());
-        PeerCounts { advertised, ..counts }
-    }
-
-    /// What a peer was told, or is about to be, in no order. Changes not yet [polled](Self::poll_output) by any peer
-    /// of the same view are not in it.
-    pub fn advertised(&self, id: PeerId) -> Vec<(Nlri, Arc<Attributes>)> {
-        let output = self.books.peer(id).and_then(|peer| peer.output.as_ref());
-        let Some(group) = output.and_then(|output| self.groups.get(output.group)?.as_ref()) else { return Vec::new() };
-        let sent = group.sent(Families::ALL).filter(|(_, sent)| sent.is_for(id));
-        sent.map(|(nlri, sent)| (nlri, Arc::clone(&sent.attributes))).collect()
-    }
-
     // --- the table ---
 
     fn insert_path(&mut self, prefix: Prefix, path: Path) {
@@ -600,92 +455,4 @@ impl Rib {
             group.dirty.insert(prefix);
         }
     }
-
-    // --- groups ---
-
-    /// Adds a member to the group with this view, made if there is none. It has nothing to read before the log's end.
-    fn join(&mut self, view: View) -> Output {
-        let is = |group: &Option<Group>| group.as_ref().is_some_and(|group| group.view == view);
-        let found = self.groups.iter().position(is);
-        let number = found.or_else(|| self.groups.iter().position(Option::is_none)).unwrap_or(self.groups.len());
-        if found.is_none() {
-            if number == self.groups.len() {
-                self.groups.push(None);
-            }
-            if let Some(slot) = self.groups.get_mut(number) {
-                *slot = Some(Group::new(view, self.table.keys().copied()));
-            }
-        }
-        let group = self.groups.get_mut(number).and_then(Option::as_mut).expect("it was found or made above");
-        group.members += 1;
-        Output { group: number, chunk: group.end(), part: 0, aside: None, stages: Default::default() }
-    }
-
-    /// Takes a peer out of its group, which ends with its last member.
-    fn leave(&mut self, id: PeerId) -> Option<Output> {
-        let output = self.books.peer_mut(id)?.output.take()?;
-        if let Some(slot) = self.groups.get_mut(output.group) {
-            if let Some(group) = slot {
-                group.members -= 1;
-                let end = group.end();
-                group.release(output.chunk..end);
-            }
-            if slot.as_ref().is_some_and(|group| group.members == 0) {
-                *slot = None;
-            }
-        }
-        Some(output)
-    }
-
-    /// Moves a peer whose view has changed, and plans to tell it what is different.
-    fn regroup(&mut self, id: PeerId) {
-        let Some(peer) = self.books.peer(id) else { return };
-        let Some(output) = &peer.output else { return };
-        let view = View::new(&peer.config, self.config.router_id);
-        let Some(old) = self.groups.get(output.group).and_then(Option::as_ref) else { return };
-        if old.view == view {
-            return;
-        }
-        // It was told what its old group has told, but for what it has not read: look at that, and at what differs.
-        let mut differing = undelivered(old, output.chunk);
-        let mut moved = self.join(view);
-        let number = moved.group;
-        if let Some(mut group) = self.groups.get_mut(number).and_then(Option::take) {
-            self.flush(&mut group);
-            let unread = moved.chunk..group.end();
-            moved.chunk = group.end();
-            group.release(unread);
-            let old = self.books.peer(id).and_then(|peer| peer.output.as_ref());
-            if let Some(old) = old.and_then(|output| self.groups.get(output.group)?.as_ref()) {
-                let gone = old.sent(Families::ALL).filter(|(nlri, sent)| group.get(*nlri) != Some(*sent));
-                let new = group.sent(Families::ALL).filter(|(nlri, sent)| old.get(*nlri) != Some(*sent));
-                differing.extend(gone.chain(new).map(|(nlri, _)| nlri));
-            }
-            if let Some(slot) = self.groups.get_mut(number) {
-                *slot = Some(group);
-            }
-        }
-        let Some(output) = self.leave(id) else { return };
-        moved.stages = output.stages;
-        if !matches!(moved.stages.front(), Some(Stage::Initial)) {
-            moved.stages.push_front(Stage::Restate(differing));
-            if output.aside.is_some() {
-                moved.stages.push_front(Stage::Initial); // it was in the middle of something: all of it again
-            }
-        }
-        if let Some(peer) = self.books.peer_mut(id) {
-            peer.output = Some(moved);
-        }
-    }
-}
-
-/// The prefixes of which a member reading at `chunk` has not been told.
-fn undelivered(group: &Group, chunk: u64) -> HashSet<Nlri> {
-    let mut prefixes = HashSet::new();
-    for number in chunk..group.end() {
-        if let Some(chunk) = group.chunk(number) {
-            chunk.prefixes(&group.view.context, &mut prefixes);
-        }
-    }
-    prefixes
 }

@@ -7,11 +7,15 @@
 mod collision;
 mod config;
 mod connection;
+mod ending;
 mod event;
 mod negotiate;
 #[cfg(test)]
 mod pair;
+mod receive;
 mod restart;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::collections::VecDeque;
@@ -19,16 +23,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 pub use self::config::{GracefulRestart, SessionConfig};
-use self::connection::{Connection, Phase, Received};
+use self::connection::{Connection, Phase};
 pub use self::event::{Action, ConnectionId, Counters, Direction, Event, Reason, StopReason};
 pub use self::negotiate::Negotiated;
 use self::restart::Stale;
 use self::timer::Jitter;
-use crate::iana::ErrorCode;
-use crate::{DecodeError, Families, Family, Message, Notification, RefreshKind};
+use crate::{Families, Family, Message, Notification, RefreshKind};
 
 /// The states of RFC 4271 §8.2.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -309,233 +312,6 @@ impl Session {
             self.dial = Dial::No;
         }
         *self.pending(direction) = Some(connection);
-    }
-
-    // --- receiving ---
-
-    fn received(&mut self, id: ConnectionId, chunk: Bytes, now: Instant) {
-        let Some(mut connection) = self.take(id) else { return };
-        let mut octets = connection.gather(chunk);
-        loop {
-            match connection.next(&mut octets) {
-                None => break self.put(connection),
-                Some(Err(error)) => {
-                    self.counters.received += 1;
-                    break self.fail(connection, error.into(), now);
-                }
-                Some(Ok(message)) => {
-                    self.counters.received += 1;
-                    let Some(still) = self.message(connection, message, now) else { break };
-                    self.put(still);
-                    self.note_state(now);
-                    let Some(again) = self.take(id) else { break };
-                    connection = again;
-                }
-            }
-        }
-    }
-
-    /// Takes one message; gives the connection back if it survives.
-    fn message(&mut self, mut connection: Connection, (message, faults): Received, now: Instant) -> Option<Connection> {
-        match (connection.phase.clone(), message) {
-            (phase, Message::Notification(notification)) => {
-                let graceful = match phase {
-                    Phase::Established(negotiated) => negotiated.notification_restart && !notification.is_hard_reset(),
-                    Phase::OpenSent | Phase::OpenConfirm(_) => false,
-                };
-                self.actions.push_back(Action::Close(connection.id));
-                self.lost(connection, Reason::Received(notification), graceful, now);
-                None
-            }
-            (Phase::OpenSent, Message::Open(open)) => {
-                let sent = connection.sent.clone();
-                match self.config.negotiate(sent, open, connection.local, connection.direction) {
-                    Ok(negotiated) => self.opened(connection, negotiated, now),
-                    Err(refusal) => {
-                        self.fail(connection, DecodeError::from(refusal).into(), now);
-                        None
-                    }
-                }
-            }
-            (Phase::OpenSent, _) => {
-                self.fail(connection, Notification::new(ErrorCode::FiniteStateMachine, 1), now);
-                None
-            }
-            (Phase::OpenConfirm(negotiated), Message::Keepalive) => {
-                self.restart_hold(&mut connection, now);
-                Some(self.establish(connection, negotiated, now))
-            }
-            // A KEEPALIVE is implied by what may only follow it, as BIRD has it.
-            (Phase::OpenConfirm(negotiated), message @ (Message::Update(_) | Message::EndOfRib(_))) => {
-                let mut connection = self.establish(connection, negotiated, now);
-                self.restart_hold(&mut connection, now);
-                self.update(message, faults);
-                Some(connection)
-            }
-            (Phase::OpenConfirm(_), _) => {
-                self.fail(connection, Notification::new(ErrorCode::FiniteStateMachine, 2), now);
-                None
-            }
-            (Phase::Established(_), Message::Keepalive) => {
-                self.restart_hold(&mut connection, now);
-                Some(connection)
-            }
-            (Phase::Established(_), message @ (Message::Update(_) | Message::EndOfRib(_))) => {
-                self.restart_hold(&mut connection, now);
-                self.update(message, faults);
-                Some(connection)
-            }
-            (Phase::Established(negotiated), Message::RouteRefresh(refresh)) => {
-                let family = refresh.family().filter(|family| negotiated.families().contains(*family));
-                match (family, refresh.kind) {
-                    (Some(family), RefreshKind::Request) => self.actions.push_back(Action::RefreshRequested(family)),
-                    (Some(family), RefreshKind::Begin) if negotiated.context.enhanced_refresh => {
-                        self.refresh_begins(family, now);
-                    }
-                    (Some(family), RefreshKind::End) if negotiated.context.enhanced_refresh => {
-                        self.sweep(family.into())
-                    }
-                    _ => {} // RFC 2918 §4, RFC 7313 §5: ignored
-                }
-                Some(connection)
-            }
-            (Phase::Established(_), Message::Open(_)) => {
-                self.fail(connection, Notification::new(ErrorCode::FiniteStateMachine, 3), now);
-                None
-            }
-        }
-    }
-
-    /// The peer's OPEN is accepted: resolves a collision, then waits for the KEEPALIVE.
-    fn opened(&mut self, mut connection: Connection, negotiated: Negotiated, now: Instant) -> Option<Connection> {
-        if let Some(old) = self.established.take() {
-            let restarts = old.negotiated().is_some_and(|n| n.graceful_restart.is_some());
-            if !(restarts && negotiated.graceful_restart.is_some()) {
-                self.established = Some(old);
-                self.discard(connection, Notification::COLLISION);
-                return None;
-            }
-            // RFC 4724 §4.2: the peer restarted and we did not notice; the old connection ends without NOTIFICATION.
-            self.actions.push_back(Action::Close(old.id));
-            self.down(&old, Reason::PeerRestarted, true, now);
-        }
-        let other = match connection.direction {
-            Direction::Incoming => &mut self.outgoing,
-            Direction::Outgoing => &mut self.incoming,
-        };
-        if let Some(other) = other.take_if(|other| matches!(other.phase, Phase::OpenConfirm(_))) {
-            let local = (self.config.router_id, self.config.local_as);
-            let survivor = collision::survivor(local, (negotiated.router_id, negotiated.peer_as));
-            if survivor != connection.direction {
-                self.put(other);
-                self.discard(connection, Notification::COLLISION);
-                return None;
-            }
-            self.discard(other, Notification::COLLISION);
-        }
-        self.send(&mut connection, &Message::Keepalive);
-        connection.phase = Phase::OpenConfirm(Arc::new(negotiated));
-        self.restart_hold(&mut connection, now);
-        self.restart_keepalive(&mut connection, now);
-        Some(connection)
-    }
-
-    fn establish(&mut self, mut connection: Connection, negotiated: Arc<Negotiated>, now: Instant) -> Connection {
-        for rival in [self.incoming.take(), self.outgoing.take()].into_iter().flatten() {
-            self.discard(rival, Notification::COLLISION);
-        }
-        self.hang_up();
-        connection.phase = Phase::Established(Arc::clone(&negotiated));
-        self.was_up = true;
-        self.last_error = None;
-        self.cause = None;
-        self.counters.established += 1;
-        self.actions.push_back(Action::Up { connection: connection.id, negotiated: Arc::clone(&negotiated) });
-        self.peer_is_back(&negotiated, now);
-        connection
-    }
-
-    fn update(&mut self, message: Message, faults: Vec<crate::AttributeFault>) {
-        self.counters.updates_received += 1;
-        self.counters.faults += faults.len() as u64;
-        if !faults.is_empty() {
-            self.actions.push_back(Action::Faults(faults));
-        }
-        match message {
-            Message::Update(update) => self.actions.push_back(Action::Update(update)),
-            Message::EndOfRib(family) => {
-                self.actions.push_back(Action::EndOfRib(family));
-                self.sweep(family.into());
-            }
-            _ => {}
-        }
-    }
-
-    // --- ending connections ---
-
-    /// Ends a connection that is not wanted, without consequences for the session.
-    fn discard(&mut self, mut connection: Connection, notification: Notification) {
-        self.send(&mut connection, &Message::Notification(notification));
-        self.actions.push_back(Action::Close(connection.id));
-    }
-
-    /// Ends a connection on which something is wrong.
-    fn fail(&mut self, mut connection: Connection, notification: Notification, now: Instant) {
-        let graceful = matches!(&connection.phase, Phase::Established(negotiated) if negotiated.notification_restart);
-        self.send(&mut connection, &Message::Notification(notification.clone()));
-        self.actions.push_back(Action::Close(connection.id));
-        self.lost(connection, Reason::Sent(notification), graceful, now);
-    }
-
-    /// A connection is gone: the session goes down if it was the established one, and the next attempt is planned.
-    fn lost(&mut self, connection: Connection, reason: Reason, graceful: bool, now: Instant) {
-        if self.established.is_some() {
-            return; // it was a pending one beside the session
-        }
-        if let Phase::Established(_) = connection.phase {
-            self.down(&connection, reason.clone(), graceful, now);
-        }
-        self.note_error(reason.clone());
-        if self.incoming.is_some() || self.outgoing.is_some() {
-            return; // the other one may still succeed
-        }
-        let error = match &reason {
-            Reason::Received(notification) | Reason::Sent(notification) => notification.code != ErrorCode::Cease,
-            Reason::Socket(_) | Reason::PeerRestarted | Reason::Restart => false,
-        };
-        if error {
-            self.pause_after_error(now);
-        } else if self.dial == Dial::No {
-            let was_up = matches!(connection.phase, Phase::Established(_));
-            let delay = if was_up { self.config.connect_delay } else { self.config.connect_retry };
-            self.dial_after(delay, now);
-        }
-    }
-
-    fn down(&mut self, connection: &Connection, reason: Reason, graceful: bool, now: Instant) {
-        let keep = match connection.negotiated() {
-            Some(negotiated) if graceful => negotiated.restart_families(),
-            _ => Families::NONE,
-        };
-        self.actions.push_back(Action::Down { keep, reason: reason.clone() });
-        self.note_error(reason);
-        if let Some(negotiated) = connection.negotiated() {
-            self.peer_is_away(keep, &Arc::clone(negotiated), now);
-        }
-    }
-
-    fn pause_after_error(&mut self, now: Instant) {
-        let (shortest, longest) = self.config.error_pause;
-        let forgotten = self.erred.is_none_or(|at| now.saturating_duration_since(at) >= self.config.error_forget);
-        self.pause = if forgotten { shortest } else { (self.pause * 2).min(longest) };
-        self.erred = Some(now);
-        self.hang_up();
-        self.effort = Effort::Pausing(now + self.jitter.apply(self.pause));
-    }
-
-    fn note_error(&mut self, reason: Reason) {
-        self.cause = Some(reason.clone());
-        self.last_error = Some(reason);
     }
 
     // --- timers ---

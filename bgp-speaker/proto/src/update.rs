@@ -246,14 +246,11 @@ pub(crate) fn decode(body: &[u8], cx: &Context) -> Result<(Message, Vec<Attribut
     let attribute::Decoded { attributes, reach, unreach, mut faults } =
         attribute::decode(attribute_field, !nlri.is_empty(), cx)?;
 
-    // End-of-RIB of a family in MP_UNREACH_NLRI: that attribute, empty, and nothing else.
-    if let Some(unreach) = &unreach {
-        let alone = attribute_field.len() <= 7 && withdrawn.is_empty() && nlri.is_empty() && reach.is_none();
-        if unreach.nlri.is_empty() && alone && faults.is_empty() {
-            if let Some(family) = unreach.family.filter(|family| cx.families.contains(*family)) {
-                return Ok((Message::EndOfRib(family), faults));
-            }
-        }
+    // End-of-RIB of a family: an empty MP_UNREACH_NLRI and nothing else.
+    let alone = attribute_field.len() <= 7 && withdrawn.is_empty() && nlri.is_empty() && faults.is_empty();
+    let ended = unreach.as_ref().filter(|unreach| alone && unreach.nlri.is_empty()).and_then(|unreach| unreach.family);
+    if let Some(family) = ended.filter(|family| cx.families.contains(*family)) {
+        return Ok((Message::EndOfRib(family), faults));
     }
 
     let reachable =

@@ -1,6 +1,6 @@
 //! How equal attributes become one: thousands of paths share a value, compare by address and weigh a pointer.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -63,9 +63,7 @@ impl Interner {
     }
 
     fn hash_with(hasher: &DefaultHashBuilder, attributes: &Attributes) -> u64 {
-        let mut state = hasher.build_hasher();
-        attributes.hash(&mut state);
-        state.finish()
+        hasher.hash_one(attributes)
     }
 }
 

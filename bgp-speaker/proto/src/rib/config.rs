@@ -163,7 +163,7 @@ pub enum Verdict {
     /// The path counts as it is.
     Accept,
     /// The path counts with these attributes.
-    Replace(Attributes),
+    Replace(Box<Attributes>),
     /// The path does not count.
     Reject,
 }

@@ -89,8 +89,9 @@ impl Group {
                 chunk.unread = chunk.unread.saturating_sub(1);
             }
         }
-        while let Some(chunk) = self.log.pop_front_if(|chunk| chunk.unread == 0) {
-            self.octets -= chunk.octets.len();
+        while let Some(read) = self.log.front().filter(|chunk| chunk.unread == 0) {
+            self.octets -= read.octets.len();
+            self.log.pop_front();
             self.first += 1;
         }
         if self.dump.as_ref().is_some_and(|(from, dump)| *from < self.first || Arc::strong_count(dump) == 1) {
@@ -209,7 +210,7 @@ impl Group {
                 let (peer_as, local_as) = (self.view.peer_as, self.view.local_as);
                 match policy.judge(&Candidate { prefix, attributes, source, peer_as, local_as }) {
                     Verdict::Accept => Arc::clone(sent),
-                    Verdict::Replace(attributes) => sources.interner.intern(self.view.strip(attributes)),
+                    Verdict::Replace(attributes) => sources.interner.intern(self.view.strip(*attributes)),
                     Verdict::Reject => return None,
                 }
             }
@@ -220,10 +221,8 @@ impl Group {
 
     /// Everything that the members were told, as one chunk, and the number of the chunk that continues it.
     pub(super) fn dump(&mut self) -> (u64, Arc<Chunk>) {
-        if let Some((from, dump)) = &self.dump {
-            if *from >= self.first {
-                return (*from, Arc::clone(dump));
-            }
+        if let Some((from, dump)) = self.dump.as_ref().filter(|(from, _)| *from >= self.first) {
+            return (*from, Arc::clone(dump));
         }
         let mut batch = Batch::default();
         self.sent(Families::ALL).for_each(|(nlri, sent)| batch.advertise(nlri, sent, None));

@@ -58,7 +58,7 @@ impl Judged {
         match policy.judge(&Candidate { prefix, attributes, source, peer_as, local_as }) {
             Verdict::Accept => (as_received(), None, None),
             Verdict::Reject => (as_received(), None, Some(Exclusion::Policy)),
-            Verdict::Replace(attributes) => (interner.intern(attributes), Some(as_received()), None),
+            Verdict::Replace(attributes) => (interner.intern(*attributes), Some(as_received()), None),
         }
     }
 }

@@ -2,32 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-
-use proptest::prelude::*;
+use std::sync::Arc;
 
 use super::*;
-use crate::{Advertisement, AsPath, Asn, ClusterId, Community, Context, ExtendedCommunity, RouterId, message};
+use crate::{Advertisement, AsPath, Asn, ClusterId, Community, Context, ExtendedCommunity, Message, RouterId, message};
 
-const V4: Family = Family::Ipv4Unicast;
+pub(super) const V4: Family = Family::Ipv4Unicast;
 
-fn prefix(text: &str) -> Prefix {
+pub(super) fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-fn address(last: u8) -> Ipv4Addr {
+pub(super) fn address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, last)
 }
 
-fn router_id(last: u8) -> RouterId {
+pub(super) fn router_id(last: u8) -> RouterId {
     address(last).try_into().unwrap()
 }
 
-fn context(internal: bool) -> Context {
+pub(super) fn context(internal: bool) -> Context {
     Context { four_octet_as: true, internal, families: Families::ALL, ..Context::default() }
 }
 
 /// A peer 192.0.2.`last` of 192.0.2.1, in AS 64512 as we are, or another.
-fn peer(last: u8, asn: u32) -> PeerConfig {
+pub(super) fn peer(last: u8, asn: u32) -> PeerConfig {
     PeerConfig {
         address: address(last).into(),
         router_id: router_id(last),
@@ -47,7 +46,7 @@ fn peer(last: u8, asn: u32) -> PeerConfig {
     }
 }
 
-fn client(last: u8) -> PeerConfig {
+pub(super) fn client(last: u8) -> PeerConfig {
     PeerConfig { client: true, cluster_id: Some(ClusterId(Ipv4Addr::new(244, 0, 0, 1))), ..peer(last, 64512) }
 }
 
@@ -56,14 +55,14 @@ fn rib() -> Rib {
     Rib::new(RibConfig { resolve_next_hops: false, ..RibConfig::new(router_id(1)) })
 }
 
-fn advertise(prefixes: &[&str], change: impl FnOnce(&mut Attributes)) -> Update {
+pub(super) fn advertise(prefixes: &[&str], change: impl FnOnce(&mut Attributes)) -> Update {
     let mut attributes = Attributes::new(address(99).into());
     change(&mut attributes);
     let nlri = prefixes.iter().map(|text| prefix(text).into()).collect();
     Update { withdrawn: vec![], advertised: vec![Advertisement { attributes: Arc::new(attributes), nlri }] }
 }
 
-fn withdraw(prefixes: &[&str]) -> Update {
+pub(super) fn withdraw(prefixes: &[&str]) -> Update {
     Update { withdrawn: prefixes.iter().map(|text| prefix(text).into()).collect(), advertised: vec![] }
 }
 
@@ -73,13 +72,13 @@ fn via(last: u8) -> impl FnOnce(&mut Attributes) {
 
 /// What the other end of a session holds, from the octets that it was sent.
 #[derive(Debug, Default)]
-struct Mirror {
-    paths: BTreeMap<Nlri, Attributes>,
+pub(super) struct Mirror {
+    pub(super) paths: BTreeMap<Nlri, Attributes>,
     log: Vec<String>,
 }
 
 impl Mirror {
-    fn take(&mut self, mut octets: &[u8], cx: &Context) {
+    pub(super) fn take(&mut self, mut octets: &[u8], cx: &Context) {
         let cx = Context { add_path_receive: cx.add_path_send, ..*cx };
         while !octets.is_empty() {
             let length = message::frame(octets, cx.maximum()).unwrap().unwrap();
@@ -116,7 +115,7 @@ impl Mirror {
 }
 
 /// Everything that there is to say to a peer.
-fn drain(rib: &mut Rib, id: u32, mirror: &mut Mirror) {
+pub(super) fn drain(rib: &mut Rib, id: u32, mirror: &mut Mirror) {
     let cx = rib.books.peer(PeerId(id)).map(|peer| peer.config.context).unwrap_or_default();
     while let Some(octets) = rib.poll_output(PeerId(id), 16_384) {
         mirror.take(&octets, &cx);
@@ -468,7 +467,7 @@ fn policies_accept_replace_and_reject_and_a_new_one_costs_only_the_difference() 
         assert!(candidate.attributes.as_path.begins_with(&[Asn(64512)]), "as it will be sent");
         let mut attributes = candidate.attributes.clone();
         attributes.communities.push(Community::new(64512, u16::try_from(candidate.peer_as.0 - 65000).unwrap()));
-        Verdict::Replace(attributes)
+        Verdict::Replace(Box::new(attributes))
     });
     let mut rib = rib();
     rib.peer_up(PeerId(2), PeerConfig { import: Some(reject("10.2.0.0/16")), ..peer(2, 64512) });
@@ -550,250 +549,4 @@ fn members_that_come_together_share_a_dump_and_one_that_stays_behind_gets_the_pr
         assert!(mirror.paths == mirrors[0].paths);
     }
     assert!(rib.peers_with_output().iter().all(|id| *id == PeerId(6)));
-}
-
-// --- any order of anything ---
-
-#[derive(Clone, Debug)]
-enum Op {
-    Advertise { peer: u32, prefix: u8, local_pref: u32, med: u32, hop: u8 },
-    Withdraw { peer: u32, prefix: u8 },
-    Down { peer: u32, keep: bool },
-    Up { peer: u32 },
-    Originate { prefix: u8 },
-    WithdrawLocal { prefix: u8 },
-    NextHop { hop: u8, reachable: bool },
-    Drain { peer: u32 },
-    Read { peer: u32 },
-    Refresh { peer: u32 },
-    Policy { peer: u32, which: usize },
-    Defer(bool),
-    Sweep { peer: u32 },
-}
-
-const PEERS: u32 = 7;
-
-fn op() -> impl Strategy<Value = Op> {
-    let (peer, prefix, hop) = (|| 2..2 + PEERS, || 0..5_u8, || 1..12_u8);
-    prop_oneof![
-        8 => (peer(), prefix(), 0..3_u32, 0..2_u32, hop())
-            .prop_map(|(peer, prefix, local_pref, med, hop)| Op::Advertise { peer, prefix, local_pref, med, hop }),
-        4 => (peer(), prefix()).prop_map(|(peer, prefix)| Op::Withdraw { peer, prefix }),
-        1 => (peer(), any::<bool>()).prop_map(|(peer, keep)| Op::Down { peer, keep }),
-        2 => peer().prop_map(|peer| Op::Up { peer }),
-        1 => prefix().prop_map(|prefix| Op::Originate { prefix }),
-        1 => prefix().prop_map(|prefix| Op::WithdrawLocal { prefix }),
-        2 => (hop(), prop::bool::weighted(0.8)).prop_map(|(hop, reachable)| Op::NextHop { hop, reachable }),
-        4 => peer().prop_map(|peer| Op::Drain { peer }),
-        4 => peer().prop_map(|peer| Op::Read { peer }),
-        1 => peer().prop_map(|peer| Op::Refresh { peer }),
-        1 => (peer(), 0..3_usize).prop_map(|(peer, which)| Op::Policy { peer, which }),
-        1 => any::<bool>().prop_map(Op::Defer),
-        1 => peer().prop_map(|peer| Op::Sweep { peer }),
-    ]
-}
-
-/// 2, 3 clients; 4, 5 ordinary; 6, 7 external; 8 a client with ADD-PATH.
-fn config(id: u32) -> PeerConfig {
-    let last = id as u8;
-    match id {
-        2 | 3 => client(last),
-        4 | 5 => peer(last, 64512),
-        6 | 7 => peer(last, 65000 + id),
-        _ => PeerConfig { context: Context { add_path_send: Families::ALL, ..context(true) }, ..client(last) },
-    }
-}
-
-fn nth(n: u8) -> Prefix {
-    Prefix::new(Ipv4Addr::new(10, n, 0, 0).into(), 16).unwrap()
-}
-
-/// A world of one RIB and what its peers hold.
-struct World {
-    rib: Rib,
-    up: BTreeSet<u32>,
-    mirrors: BTreeMap<u32, Mirror>,
-    policies: Vec<Option<Policy>>,
-    chosen: BTreeMap<u32, Option<Policy>>,
-}
-
-impl World {
-    fn new() -> Self {
-        let even = Policy::new(|candidate| match candidate.prefix.address() {
-            IpAddr::V4(address) if address.octets()[1] % 2 == 0 => Verdict::Reject,
-            _ => Verdict::Accept,
-        });
-        let mark = Policy::new(|candidate| {
-            let mut attributes = candidate.attributes.clone();
-            attributes.communities.push(Community::new(1, 1));
-            Verdict::Replace(attributes)
-        });
-        let rib = Rib::new(RibConfig::new(router_id(1)));
-        let policies = vec![None, Some(even), Some(mark)];
-        Self { rib, up: BTreeSet::new(), mirrors: BTreeMap::new(), policies, chosen: BTreeMap::new() }
-    }
-
-    fn apply(&mut self, op: Op) {
-        let rib = &mut self.rib;
-        match op {
-            Op::Advertise { peer, prefix, local_pref, med, hop } if self.up.contains(&peer) => {
-                let text = nth(prefix).to_string();
-                let internal = config(peer).context.internal;
-                rib.update(
-                    PeerId(peer),
-                    &advertise(&[&text], |attributes| {
-                        attributes.next_hop = address(hop).into();
-                        attributes.med = med.checked_sub(1);
-                        attributes.local_pref = internal.then_some(local_pref).and_then(|pref| pref.checked_sub(1));
-                        if !internal {
-                            attributes.as_path = AsPath::sequence([Asn(65000 + peer)]);
-                        }
-                    }),
-                );
-            }
-            Op::Withdraw { peer, prefix } if self.up.contains(&peer) => {
-                rib.update(PeerId(peer), &withdraw(&[&nth(prefix).to_string()]));
-            }
-            Op::Down { peer, keep } if self.up.remove(&peer) => {
-                rib.peer_down(PeerId(peer), if keep { Families::ALL } else { Families::NONE });
-                self.mirrors.remove(&peer);
-            }
-            Op::Up { peer } if self.up.insert(peer) => {
-                let export = self.chosen.get(&peer).cloned().flatten();
-                rib.peer_up(PeerId(peer), PeerConfig { export, ..config(peer) });
-                self.mirrors.insert(peer, Mirror::default());
-            }
-            Op::Originate { prefix } => rib.originate(nth(prefix), LocalRoute::default()),
-            Op::WithdrawLocal { prefix } => {
-                rib.withdraw_local(nth(prefix));
-            }
-            Op::NextHop { hop, reachable } => {
-                let reachability = if reachable {
-                    Reachability::Reachable { metric: (hop % 2).into() }
-                } else {
-                    Reachability::Unreachable
-                };
-                rib.set_next_hop(address(hop).into(), reachability);
-            }
-            Op::Drain { peer } => {
-                if let Some(mirror) = self.mirrors.get_mut(&peer) {
-                    drain(rib, peer, mirror);
-                }
-            }
-            Op::Read { peer } => {
-                if let Some(mirror) = self.mirrors.get_mut(&peer) {
-                    if let Some(octets) = rib.poll_output(PeerId(peer), 1) {
-                        mirror.take(&octets, &config(peer).context);
-                    }
-                }
-            }
-            Op::Refresh { peer } => rib.refresh(PeerId(peer), V4),
-            Op::Policy { peer, which } => {
-                let policy = self.policies[which].clone();
-                rib.set_policies(PeerId(peer), None, policy.clone());
-                self.chosen.insert(peer, policy);
-            }
-            Op::Defer(deferred) => rib.set_deferral(deferred),
-            Op::Sweep { peer } => rib.sweep_stale(PeerId(peer), V4),
-            _ => {}
-        }
-    }
-
-    /// What a peer that comes up now, alone, would be told.
-    fn expected(&self, id: u32) -> BTreeMap<Nlri, Attributes> {
-        let config = &self.rib.books.peer(PeerId(id)).unwrap().config;
-        let view = View::new(config, router_id(1));
-        let mut expect = BTreeMap::new();
-        for (prefix, entry) in &self.rib.table {
-            let several = view.context.add_path_send.contains(V4);
-            let usable = |path: &&Path| path.usable(&self.rib.books.next_hops, &self.rib.config).is_some();
-            let paths: Vec<_> =
-                if several { entry.paths.iter().filter(usable).collect() } else { entry.best().into_iter().collect() };
-            for path in paths {
-                let Some(attributes) = view.rewrite(V4, path, self.rib.books.origination(path.peer)) else { continue };
-                let source = self.rib.books.source(*prefix, path);
-                let (peer_as, local_as) = (config.peer_as, config.local_as);
-                let judged = view.policy.as_ref().map_or(Verdict::Accept, |policy| {
-                    policy.judge(&Candidate { prefix: *prefix, attributes: &attributes, source, peer_as, local_as })
-                });
-                let attributes = match judged {
-                    Verdict::Accept => view.strip(attributes),
-                    Verdict::Replace(attributes) => view.strip(attributes),
-                    Verdict::Reject => continue,
-                };
-                if path.peer == PeerId(id) || attributes.next_hop == config.address {
-                    continue;
-                }
-                let path_id = if several { self.rib.path_ids[&(path.peer, path.path_id)] } else { 0 };
-                expect.insert(Nlri { prefix: *prefix, path_id }, attributes);
-            }
-        }
-        expect
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    /// Whatever happened and however far each peer was behind, once all is read each holds exactly what it should.
-    #[test]
-    fn in_the_end_every_peer_holds_what_it_should(ops in prop::collection::vec(op(), 1..120)) {
-        let mut world = World::new();
-        let mut kernel: BTreeMap<Prefix, Best> = BTreeMap::new();
-        for op in ops {
-            world.apply(op);
-            for BestChange { prefix, best } in world.rib.take_best_changes() {
-                match best {
-                    Some(best) => kernel.insert(prefix, best),
-                    None => kernel.remove(&prefix),
-                };
-            }
-        }
-        world.rib.set_deferral(false);
-        for BestChange { prefix, best } in world.rib.take_best_changes() {
-            match best {
-                Some(best) => kernel.insert(prefix, best),
-                None => kernel.remove(&prefix),
-            };
-        }
-        let bests: BTreeMap<_, _> =
-            world.rib.prefixes().filter_map(|prefix| Some((prefix, world.rib.best(prefix)?))).collect();
-        prop_assert_eq!(kernel, bests, "the kernel was told of every change");
-        let up: Vec<_> = world.up.iter().copied().collect();
-        for id in up {
-            world.apply(Op::Drain { peer: id });
-            let expect = world.expected(id);
-            prop_assert_eq!(&world.mirrors[&id].paths, &expect, "peer {}", id);
-            prop_assert_eq!(world.rib.counts(PeerId(id), V4).advertised, expect.len());
-            let counted = world.rib.table.values().flat_map(|entry| &entry.paths).filter(|path| path.peer == PeerId(id));
-            prop_assert_eq!(world.rib.counts(PeerId(id), V4).received, counted.count());
-        }
-        prop_assert_eq!(world.rib.peers_with_output(), vec![]);
-        prop_assert!(world.rib.groups.iter().flatten().all(|group| group.holds() == 0), "logs that nobody reads are empty");
-    }
-
-    /// RFC 4271 leaves no room for the order of arrival to matter, and neither do we.
-    #[test]
-    fn the_best_path_does_not_depend_on_the_order_in_which_peers_speak(
-        paths in prop::collection::vec((2..2 + PEERS, 0..3_u32, 0..2_u32, 1..12_u8), 1..8),
-        rotate in 0..8_usize,
-    ) {
-        let outcome = |paths: &[(u32, u32, u32, u8)]| {
-            let mut world = World::new();
-            (2..2 + PEERS).for_each(|peer| world.apply(Op::Up { peer }));
-            for (peer, local_pref, med, hop) in paths.iter().copied() {
-                world.apply(Op::Advertise { peer, prefix: 0, local_pref, med, hop });
-                world.apply(Op::NextHop { hop, reachable: true });
-            }
-            world.rib.best(nth(0))
-        };
-        // One path of each peer: a later one would replace it.
-        let unique: BTreeMap<_, _> = paths.iter().map(|path| (path.0, *path)).collect();
-        let mut order: Vec<_> = unique.into_values().collect();
-        let before = outcome(&order);
-        order.reverse();
-        let rotate = rotate % order.len();
-        order.rotate_left(rotate);
-        prop_assert_eq!(before, outcome(&order));
-    }
 }

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Source, Step};
-use crate::{Attributes, Prefix};
+use super::table::Path;
+use super::{PeerId, Rib, Source, Step, decision};
+use crate::{Attributes, Families, Family, Nlri, Prefix};
 
 /// How a prefix is reached now; what it was before does not matter any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,4 +81,61 @@ pub struct PeerCounts {
     pub stale: usize,
     /// We have advertised to it, or are about to.
     pub advertised: usize,
+}
+
+impl Rib {
+    /// All paths of a prefix, the best first, and why each other is not.
+    pub fn paths(&self, prefix: Prefix) -> Vec<PathView> {
+        let Some(entry) = self.table.get(&prefix) else { return Vec::new() };
+        let decision = decision::decide(entry.contenders(&self.books, &self.books.next_hops, &self.config));
+        let view = |(index, path): (usize, &Path)| {
+            let lost = decision.fell.iter().find(|(fell, _)| *fell == index).map(|(_, step)| *step);
+            let standing = match (path.excluded, lost) {
+                (Some(exclusion), _) => Standing::Excluded(exclusion),
+                _ if index == 0 && entry.chosen > 0 => Standing::Best,
+                _ if index < entry.chosen => Standing::Multipath,
+                (None, Some(step)) => Standing::Lost(step),
+                (None, None) => Standing::Excluded(Exclusion::NextHop),
+            };
+            PathView {
+                source: self.books.source(prefix, path),
+                path_id: path.path_id,
+                attributes: Arc::clone(&path.attributes),
+                standing,
+                stale: path.stale,
+            }
+        };
+        entry.paths.iter().enumerate().map(view).collect()
+    }
+
+    /// Every prefix with a path, in no order.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.table.keys().copied()
+    }
+
+    /// How a prefix is reached now.
+    pub fn best(&self, prefix: Prefix) -> Option<Best> {
+        let entry = self.table.get(&prefix)?;
+        let path = entry.best()?;
+        let (source, attributes) = (self.books.source(prefix, path), Arc::clone(&path.attributes));
+        Some(Best { source, next_hops: entry.next_hops(), attributes })
+    }
+
+    /// What a peer has to do with, in a family.
+    pub fn counts(&self, id: PeerId, family: Family) -> PeerCounts {
+        let Some(peer) = self.books.peer(id) else { return PeerCounts::default() };
+        let counts = peer.counts.get(family.index()).copied().unwrap_or_default();
+        let group = peer.output.as_ref().and_then(|output| self.groups.get(output.group)?.as_ref());
+        let advertised = group.map_or(0, |group| group.sent(family.into()).filter(|(_, sent)| sent.is_for(id)).count());
+        PeerCounts { advertised, ..counts }
+    }
+
+    /// What a peer was told, or is about to be, in no order. Changes not yet [polled](Self::poll_output) by any peer
+    /// of the same view are not in it.
+    pub fn advertised(&self, id: PeerId) -> Vec<(Nlri, Arc<Attributes>)> {
+        let output = self.books.peer(id).and_then(|peer| peer.output.as_ref());
+        let Some(group) = output.and_then(|output| self.groups.get(output.group)?.as_ref()) else { return Vec::new() };
+        let sent = group.sent(Families::ALL).filter(|(_, sent)| sent.is_for(id));
+        sent.map(|(nlri, sent)| (nlri, Arc::clone(&sent.attributes))).collect()
+    }
 }
