@@ -95,12 +95,7 @@ impl Net {
     }
 
     /// The server behind the store, where there is one.
-    pub fn server(&mut self) -> Option<&mut servers::Server> {
-        self.server.as_mut()
-    }
-
-    /// The same, for asking only.
-    pub fn server_ref(&self) -> Option<&servers::Server> {
+    pub fn server(&self) -> Option<&servers::Server> {
         self.server.as_ref()
     }
 

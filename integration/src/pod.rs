@@ -46,7 +46,7 @@ impl<'node, 'net> Pod<'node, 'net> {
         let container = format!("{:032x}{:032x}", u64::from(std::process::id()) << 20 | count, 0x0c1c_a700_u64 + count);
         node.run("ip", &["netns", "add", &format!("cni-{name}")])?;
         node.run("ip", &["-n", &format!("cni-{name}"), "link", "set", "lo", "up"])?;
-        if let Some(server) = node.net().server_ref() {
+        if let Some(server) = node.net().server() {
             server.create_pod(NAMESPACE, name, node.name())?;
         }
         Ok(Self { node, name: name.to_owned(), container, made: Mutex::default() })
@@ -122,7 +122,7 @@ impl<'node, 'net> Pod<'node, 'net> {
     pub fn remove(self) -> Result<()> {
         self.del()?;
         self.node.run("ip", &["netns", "del", &format!("cni-{}", self.name)])?;
-        if let Some(server) = self.node.net().server_ref() {
+        if let Some(server) = self.node.net().server() {
             server.delete_pod(NAMESPACE, &self.name)?;
         }
         Ok(())

@@ -7,8 +7,7 @@ use integration::lab::{Lab, Matrix, Options, Progress};
 use integration::{Net, PATIENCE, Pod, StoreKind, wait};
 
 fn survives(store: StoreKind) -> Result<()> {
-    let mut net = Net::new(store)?;
-    let stop = net.server().map(|server| server.switch());
+    let net = Net::new(store)?;
     let options = Options { nodes: 2, pods: 1, store };
     let nodes = Lab::nodes(&net, options, &mut Progress::quiet())?;
     let lab = Lab::start(&nodes, options, &mut Progress::quiet())?;
@@ -18,8 +17,8 @@ fn survives(store: StoreKind) -> Result<()> {
 
     let database = net.directory().join("ocicat.db");
     let aside = net.directory().join("aside");
-    match &stop {
-        Some(switch) => switch.stop()?,
+    match net.server() {
+        Some(server) => server.stop()?,
         None => {
             std::fs::create_dir(&aside)?;
             for ending in ["", "-wal", "-shm", "-notify"] {
@@ -42,8 +41,8 @@ fn survives(store: StoreKind) -> Result<()> {
     let address = leaving.address()?;
     leaving.del().context("DEL without a store")?;
 
-    match &stop {
-        Some(switch) => switch.start()?,
+    match net.server() {
+        Some(server) => server.start_again()?,
         None => {
             for entry in std::fs::read_dir(&aside)? {
                 let entry = entry?;

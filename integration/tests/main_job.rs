@@ -1,7 +1,5 @@
 //! The main job, with the real programs in namespaces: pods of several nodes reach each other over our own BGP.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use integration::lab::{Lab, Matrix, Options, Progress};
 use integration::{Net, Node, PATIENCE, Pod, StoreKind, Stream, wait};
@@ -186,7 +184,7 @@ fn felix_started_again_changes_nothing_and_serves_the_next_pod() -> Result<()> {
 }
 
 #[test]
-fn what_others_delete_comes_back_within_a_second() -> Result<()> {
+fn what_others_delete_comes_back_by_notification() -> Result<()> {
     with_lab(2, 1, |_, nodes, lab| {
         let node = &nodes[0];
         let pod = lab.pods()[0].address()?.to_string();
@@ -205,7 +203,8 @@ fn what_others_delete_comes_back_within_a_second() -> Result<()> {
             (&learned, vec!["route", "del", &learned]),
         ] {
             node.run("ip", &words)?;
-            wait::becomes(Duration::from_secs(1), &format!("{what} is back"), || {
+            // Long before the slow audit, which comes every ninety seconds.
+            wait::becomes(PATIENCE, &format!("{what} is back"), || {
                 Ok(node.routes()?.iter().any(|route| route["dst"] == what.as_str()))
             })?;
         }

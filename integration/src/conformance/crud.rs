@@ -258,7 +258,7 @@ pub async fn an_initialized_store_stays_as_it_is(subject: &impl Subject) {
     let before = tiers().await;
     for (name, order, action) in TierSpec::BUILT_IN {
         let tier = before.iter().find(|tier| tier.name() == name).expect("it is there");
-        assert_eq!((tier.spec.order, tier.spec.default_action.clone()), (Some(order), Some(action)));
+        assert_eq!((tier.spec.order, tier.spec.default_action), (Some(order), Some(action)));
     }
     ensure_initialized(store).await.unwrap();
     assert_eq!(store.backend().get(&key).await.unwrap(), first);

@@ -3,51 +3,106 @@
 pub mod etcd;
 pub mod kubernetes;
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::datastore::Datastore;
 use crate::holder::Holder;
-use crate::net::StoreKind;
+use crate::net::{SEGMENT, StoreKind};
+
+use etcd::Etcd;
+use kubernetes::{ApiServer, Group, Listen};
 
 /// A running server.
 #[derive(Debug)]
-pub enum Server {}
+pub enum Server {
+    /// Debian's etcd.
+    Etcd(Mutex<Etcd>),
+    /// A kube-apiserver, with our custom resource definitions.
+    Kubernetes(Mutex<ApiServer>),
+}
 
 impl Server {
     /// Makes the node's object, where the store is an orchestrator's.
     ///
     /// # Errors
     /// The server's.
-    pub fn create_node(&self, _name: &str) -> Result<()> {
-        match *self {}
+    pub fn create_node(&self, name: &str) -> Result<()> {
+        match self {
+            Self::Etcd(_) => Ok(()),
+            Self::Kubernetes(server) => lock(server).create_node(name),
+        }
     }
 
     /// Makes the pod's object, where the store is an orchestrator's.
     ///
     /// # Errors
     /// The server's.
-    pub fn create_pod(&self, _namespace: &str, _name: &str, _node: &str) -> Result<()> {
-        match *self {}
+    pub fn create_pod(&self, namespace: &str, name: &str, node: &str) -> Result<()> {
+        match self {
+            Self::Etcd(_) => Ok(()),
+            Self::Kubernetes(server) => lock(server).create_pod(namespace, name, node),
+        }
     }
 
     /// Removes the pod's object.
     ///
     /// # Errors
     /// The server's.
-    pub fn delete_pod(&self, _namespace: &str, _name: &str) -> Result<()> {
-        match *self {}
+    pub fn delete_pod(&self, namespace: &str, name: &str) -> Result<()> {
+        match self {
+            Self::Etcd(_) => Ok(()),
+            Self::Kubernetes(server) => lock(server).delete_pod(namespace, name),
+        }
     }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn stop(&self) -> Result<()> {
+        match self {
+            Self::Etcd(server) => lock(server).kill(),
+            Self::Kubernetes(server) => lock(server).kill(),
+        }
+    }
+
+    /// Starts it again with what it held.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start_again(&self) -> Result<()> {
+        match self {
+            Self::Etcd(server) => lock(server).restart(),
+            Self::Kubernetes(server) => lock(server).restart(),
+        }
+    }
+}
+
+fn lock<T>(server: &Mutex<T>) -> MutexGuard<'_, T> {
+    server.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts what a store of this kind needs.
 ///
 /// # Errors
 /// If it does not start.
-pub fn start(kind: StoreKind, _segment: &Holder, directory: &Path) -> Result<(Datastore, Option<Server>)> {
+pub fn start(kind: StoreKind, segment: &Holder, directory: &Path) -> Result<(Datastore, Option<Server>)> {
+    let address = IpAddr::V4(SEGMENT);
     match kind {
         StoreKind::Sqlite => Ok((Datastore::Sqlite(directory.join("ocicat.db")), None)),
-        StoreKind::Etcd | StoreKind::Kubernetes => bail!("not yet"),
+        StoreKind::Etcd => {
+            let server = Etcd::start(address, Some(segment), Some(directory), None)?;
+            Ok((Datastore::Etcd { endpoints: server.url() }, Some(Server::Etcd(Mutex::new(server)))))
+        }
+        StoreKind::Kubernetes => {
+            let server = ApiServer::start(Listen { address, port: Some(6443) }, Some(segment), Some(directory))?;
+            server.apply_crds(Group::Classic)?;
+            let datastore = Datastore::Kubernetes { kubeconfig: server.kubeconfig() };
+            Ok((datastore, Some(Server::Kubernetes(Mutex::new(server)))))
+        }
     }
 }
