@@ -8,7 +8,7 @@ use bgp_speaker::metrics::Metrics;
 use bgp_speaker::options::{self, Options};
 use bgp_speaker::sockets::{self, Dialect};
 use bgp_speaker::speaker::{self, Parts};
-use calico_daemon::{Health, LogOptions, init_logs, serve_http, terminated};
+use calico_daemon::{Health, LogOptions, Reporter, init_logs, serve_http, terminated};
 use calico_datastore::{Config, Store, connect};
 use clap::Parser as _;
 use prometheus::Registry;
@@ -19,6 +19,9 @@ use tracing::{error, info, warn};
 
 /// The pauses between attempts to reach the datastore: from the first, doubling, to the second.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// The speaker reports every 15 s; silent for so long, it hangs.
+const SILENCE: Duration = Duration::from_secs(90);
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -53,7 +56,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     let (health, registry) = (Health::default(), Registry::new());
     let metrics = Metrics::new(&registry)?;
-    let reporter = health.reporter("BGP", None);
+    let reporter = health.reporter("BGP", Some(SILENCE));
     let address = serve_http(options.http, health, registry).await?;
     info!(%address, "health and metrics are served");
 
@@ -66,7 +69,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
 
     let store = tokio::select! {
-        store = reach(&config) => store,
+        store = reach(&config, &reporter) => store,
         signal = &mut stop => {
             info!(signal, "stopping");
             return Ok(());
@@ -79,12 +82,15 @@ async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 /// Opens the datastore, however long that takes.
-async fn reach(config: &Config) -> Store {
+async fn reach(config: &Config, health: &Reporter) -> Store {
     let mut pause = RECONNECT.0;
     loop {
         match connect(config).await {
             Ok(store) => return store,
-            Err(error) => warn!(%error, "datastore cannot be reached; trying again"),
+            Err(error) => {
+                warn!(%error, "datastore cannot be reached; trying again");
+                health.report(true, false, format!("waiting for the datastore: {error}"));
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RECONNECT.1);

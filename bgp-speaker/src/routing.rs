@@ -327,3 +327,53 @@ fn path_status(prefix: Prefix, view: &PathView, name: &impl Fn(u32) -> Option<(S
         originator: attributes.originator_id.map(RouterId::address),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::Attributes;
+
+    use super::*;
+    use crate::inputs::Encap;
+
+    #[test]
+    fn own_blocks_and_what_is_inside_pools_leave_the_node_but_nothing_of_a_hidden_pool() {
+        let pool = |cidr: &str, disable_bgp_export| Pool {
+            cidr: cidr.parse().unwrap(),
+            encap: Encap::None,
+            disable_bgp_export,
+        };
+        let policy = export_policy(vec![pool("10.244.0.0/16", false), pool("10.245.0.0/16", true)]);
+        let attributes = Attributes::new([10, 0, 0, 2].into());
+        let (own, learned) = (Source::Local(LocalKind::Block), Source::Peer { peer: PeerId(1), external: false });
+        for (prefix, source, leaves) in [
+            ("10.244.1.0/26", own, true),
+            ("10.244.2.0/26", learned, true),
+            ("198.51.100.0/26", own, true),
+            ("198.51.100.64/26", learned, false),
+            ("0.0.0.0/0", learned, false),
+            ("10.245.0.0/26", own, false),
+            ("10.245.1.0/26", learned, false),
+        ] {
+            let (prefix, attributes) = (prefix.parse().unwrap(), &attributes);
+            let candidate = Candidate { prefix, attributes, source, peer_as: Asn(64512), local_as: Asn(64512) };
+            let verdict = policy.judge(&candidate);
+            assert_eq!(verdict == Verdict::Accept, leaves, "{prefix} from {source:?}");
+        }
+    }
+
+    #[test]
+    fn own_blocks_are_nothing_to_the_kernel_and_survive_a_new_identity() {
+        let mut routing = Routing::default();
+        let block: IpNet = "10.244.1.0/26".parse().unwrap();
+        routing.originate(BTreeMap::from([(block, 2_147_482_623)]));
+        for id in [[10, 0, 0, 1], [10, 0, 0, 9]] {
+            routing.identify(RouterId::try_from(std::net::Ipv4Addr::from(id)).unwrap());
+            routing.collect();
+            assert!(routing.take_changes().iter().all(|(prefix, learned)| *prefix == block && learned.is_none()));
+            let paths = routing.paths(|_| None);
+            assert_eq!((paths.len(), paths[0].source.as_str(), paths[0].best), (1, "static", true));
+        }
+        routing.originate(BTreeMap::new());
+        assert!(routing.paths(|_| None).is_empty() && routing.blocks().is_empty());
+    }
+}

@@ -227,7 +227,10 @@ impl Speaker {
                     let status = self.kernel.status.borrow_and_update().clone();
                     self.metrics.kernel(&status);
                 }
-                _ = counters.tick() => self.publish_counters(),
+                _ = counters.tick() => {
+                    self.publish_counters();
+                    self.said = None; // say it again: silence counts as death
+                }
                 () = sleep => self.woken(Instant::now()),
             }
         }

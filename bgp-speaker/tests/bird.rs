@@ -33,7 +33,7 @@ fn meshed(address: &'static str, peer: &'static str) -> Bench {
 fn a_passive_node_and_bird_route_each_others_blocks_and_changes_take_effect_by_event() {
     // The peer's text is greater, so the peer dials.
     let bench = meshed("10.0.0.1", "10.0.0.2");
-    let _bird = bench.bird(&mesh(&bench, "10.244.7.0/26"));
+    let bird = bench.bird(&mesh(&bench, "10.244.7.0/26"));
     let _speaker = bench.speaker();
 
     let session = bench.session_becomes("Established");
@@ -69,8 +69,17 @@ fn a_passive_node_and_bird_route_each_others_blocks_and_changes_take_effect_by_e
         if answer.contains("not found") { Ok(()) } else { Err(answer) }
     });
 
-    bench.delete(&bench.node_resource("b", "10.0.0.2"));
+    // A peer that is killed keeps its routes here until it is back and has told what is left of them.
+    bird.kill();
+    assert_eq!(bench.session_becomes("Passive")["stale"], true);
+    bench.route_becomes("10.244.7.0/26 via 10.0.0.2");
+    let _bird = bench.bird(&mesh(&bench, "10.244.7.64/26"));
+    bench.route_becomes("10.244.7.64/26 via 10.0.0.2");
     bench.route_goes("10.244.7.0/26");
+
+    assert!(bench.ask("nonsense").unwrap()["error"].as_str().unwrap().contains("unknown variant"));
+    bench.delete(&bench.node_resource("b", "10.0.0.2"));
+    bench.route_goes("10.244.7.64/26");
     bench.bird_shows("show protocols node", &["Received: Peer de-configured"]);
     assert!(bench.node.ip(&["route"]).contains("unreachable 10.244.8.0/26"));
 }

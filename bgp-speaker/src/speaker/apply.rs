@@ -29,8 +29,8 @@ impl Speaker {
         self.plan = plan;
         self.warn_once();
         self.metrics.warnings.set(i64::try_from(self.plan.warnings.len()).unwrap_or(i64::MAX));
-        let Some(identity) = self.identity() else { return };
-        let new_identity = old_id.is_some_and(|id| id != identity.router_id);
+        let identity = self.identity(); // none without an address, and then there is no session in the plan either
+        let new_identity = identity.is_some_and(|new| old_id.is_some_and(|old| old != new.router_id));
         self.listen();
 
         let desired: BTreeMap<String, SessionConfig> =
@@ -48,6 +48,7 @@ impl Speaker {
             };
             self.remove(id, reason);
         }
+        let Some(identity) = identity else { return };
         self.routing.identify(identity.router_id);
         if !matches!(self.recovery, Recovery::Done) {
             // Who passes learned routes on must not say End-of-RIB before it has learned them anew (RFC 4724 §4.1);

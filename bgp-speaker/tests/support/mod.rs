@@ -17,13 +17,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Waits until `probe` finds something; its last words are shown if it does not.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         match probe() {
@@ -36,7 +36,7 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -
 
 /// Runs a program to its end.
 #[track_caller]
-pub fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {words}");
@@ -45,7 +45,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 
 /// A network namespace, removed at the end.
 #[derive(Debug)]
-pub struct Namespace(pub String);
+pub(crate) struct Namespace(pub(crate) String);
 
 impl Namespace {
     fn new(role: &str) -> Self {
@@ -58,7 +58,7 @@ impl Namespace {
 
     /// `ip` inside.
     #[track_caller]
-    pub fn ip(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ip(&self, arguments: &[&str]) -> String {
         run("ip", &[&["-n", &self.0], arguments].concat())
     }
 
@@ -77,7 +77,7 @@ impl Drop for Namespace {
 
 /// A process, killed at the end; its standard error is in a file.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
@@ -90,19 +90,19 @@ impl Process {
     }
 
     /// Ends it at once, as the kernel does when memory is short.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks it to end, and says whether it ended well.
-    pub fn terminate(mut self) -> bool {
+    pub(crate) fn terminate(mut self) -> bool {
         run("kill", &["-TERM", &self.child.id().to_string()]);
         eventually("the process ends", || self.child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())).success()
     }
 
     /// What it logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -119,11 +119,11 @@ impl Drop for Process {
 
 /// A node and its peer on one link, 10.0.0.0/24 and fd00::/64.
 #[derive(Debug)]
-pub struct Bench {
-    pub node: Namespace,
-    pub peer: Namespace,
-    pub address: &'static str,
-    pub peer_address: &'static str,
+pub(crate) struct Bench {
+    pub(crate) node: Namespace,
+    pub(crate) peer: Namespace,
+    pub(crate) address: &'static str,
+    pub(crate) peer_address: &'static str,
     folder: TempDir,
     runtime: tokio::runtime::Runtime,
     store: Store,
@@ -131,7 +131,7 @@ pub struct Bench {
 
 impl Bench {
     /// Addresses without prefix length.
-    pub fn new(address: &'static str, peer_address: &'static str) -> Self {
+    pub(crate) fn new(address: &'static str, peer_address: &'static str) -> Self {
         let (node, peer) = (Namespace::new("node"), Namespace::new("peer"));
         node.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &peer.0]);
         let (length, nodad): (_, &[_]) = if address.contains(':') { ("64", &["nodad"]) } else { ("24", &[]) };
@@ -148,17 +148,17 @@ impl Bench {
     }
 
     /// Stores a resource.
-    pub fn create<S: Spec>(&self, resource: &Resource<S>) {
+    pub(crate) fn create<S: Spec>(&self, resource: &Resource<S>) {
         self.runtime.block_on(self.store.create(resource)).unwrap();
     }
 
     /// Removes a resource.
-    pub fn delete<S: Spec>(&self, resource: &Resource<S>) {
+    pub(crate) fn delete<S: Spec>(&self, resource: &Resource<S>) {
         self.runtime.block_on(self.store.delete_key(&resource.key())).unwrap();
     }
 
     /// Starts the speaker of the node `a`.
-    pub fn speaker(&self) -> Process {
+    pub(crate) fn speaker(&self) -> Process {
         let folder = self.folder.path();
         let mut command = self.node.command(env!("CARGO_BIN_EXE_bgp-speaker"));
         command
@@ -175,7 +175,7 @@ impl Bench {
     }
 
     /// Starts BIRD with these protocols beside `device` and `direct`.
-    pub fn bird(&self, protocols: &str) -> Process {
+    pub(crate) fn bird(&self, protocols: &str) -> Process {
         let folder = self.folder.path();
         let config = folder.join("bird.conf");
         fs::write(&config, format!("log stderr all;\nrouter id 10.0.0.2;\nprotocol device {{ }}\nprotocol direct {{ ipv4; ipv6; }}\n{protocols}"))
@@ -187,7 +187,7 @@ impl Bench {
     }
 
     /// Asks BIRD.
-    pub fn birdc(&self, command: &str) -> String {
+    pub(crate) fn birdc(&self, command: &str) -> String {
         let socket = self.folder.path().join("peer.ctl");
         let output = Command::new("birdc").arg("-s").arg(socket).args(command.split(' ')).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -195,7 +195,7 @@ impl Bench {
 
     /// Waits until BIRD's answer has all these words.
     #[track_caller]
-    pub fn bird_shows(&self, command: &str, words: &[&str]) {
+    pub(crate) fn bird_shows(&self, command: &str, words: &[&str]) {
         eventually(&format!("BIRD's \"{command}\" shows {words:?}"), || {
             let answer = self.birdc(command);
             words.iter().all(|word| answer.contains(word)).then_some(()).ok_or(answer)
@@ -203,7 +203,7 @@ impl Bench {
     }
 
     /// Asks our speaker's JSON socket.
-    pub fn ask(&self, what: &str) -> Result<Value, String> {
+    pub(crate) fn ask(&self, what: &str) -> Result<Value, String> {
         let mut stream = UnixStream::connect(self.folder.path().join("run/bgp.sock")).map_err(|e| e.to_string())?;
         writeln!(stream, "{{\"show\":\"{what}\"}}").map_err(|e| e.to_string())?;
         let mut line = String::new();
@@ -213,7 +213,7 @@ impl Bench {
 
     /// Waits until the only session is in this FSM state.
     #[track_caller]
-    pub fn session_becomes(&self, fsm: &str) -> Value {
+    pub(crate) fn session_becomes(&self, fsm: &str) -> Value {
         eventually(&format!("the session becomes {fsm}"), || {
             let answer = self.ask("sessions")?;
             let session = answer["sessions"][0].clone();
@@ -222,7 +222,7 @@ impl Bench {
     }
 
     /// What our `bird.ctl` or `bird6.ctl` answers.
-    pub fn dialect(&self, socket: &str, command: &str) -> String {
+    pub(crate) fn dialect(&self, socket: &str, command: &str) -> String {
         let mut stream = UnixStream::connect(self.folder.path().join("calico").join(socket)).unwrap();
         writeln!(stream, "{command}").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -232,21 +232,21 @@ impl Bench {
     }
 
     /// The node's answer to an HTTP probe.
-    pub fn http(&self, path: &str) -> String {
+    pub(crate) fn http(&self, path: &str) -> String {
         let request = format!("exec 3<>/dev/tcp/127.0.0.1/9098; printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
         let output = self.node.command("bash").args(["-c", &request]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Our routes of protocol 12 in the node.
-    pub fn routes(&self) -> String {
+    pub(crate) fn routes(&self) -> String {
         let family = if self.address.contains(':') { "-6" } else { "-4" };
         self.node.ip(&[family, "route", "show", "proto", "bird"])
     }
 
     /// Waits until the node has this route.
     #[track_caller]
-    pub fn route_becomes(&self, route: &str) {
+    pub(crate) fn route_becomes(&self, route: &str) {
         eventually(&format!("route {route}"), || {
             let routes = self.routes();
             if routes.lines().any(|line| line.starts_with(route)) { Ok(()) } else { Err(routes) }
@@ -255,7 +255,7 @@ impl Bench {
 
     /// Waits until the node has no such route.
     #[track_caller]
-    pub fn route_goes(&self, prefix: &str) {
+    pub(crate) fn route_goes(&self, prefix: &str) {
         eventually(&format!("route {prefix} goes"), || {
             let routes = self.routes();
             if routes.contains(prefix) { Err(routes) } else { Ok(()) }
@@ -263,7 +263,7 @@ impl Bench {
     }
 
     /// Records every change of the node's routes until it is asked what happened.
-    pub fn record_routes(&self) -> Recording {
+    pub(crate) fn record_routes(&self) -> Recording {
         let log = self.folder.path().join("routes.log");
         let mut command = self.node.command("ip");
         let file = fs::File::create(&log).unwrap();
@@ -279,7 +279,7 @@ impl Bench {
     }
 
     /// A node with an address of the bench's link.
-    pub fn node_resource(&self, name: &str, address: &str) -> Node {
+    pub(crate) fn node_resource(&self, name: &str, address: &str) -> Node {
         let ipv6 = address.contains(':');
         let bgp = NodeBGPSpec {
             ipv4_address: (!ipv6).then(|| format!("{address}/24")),
@@ -290,12 +290,12 @@ impl Bench {
     }
 
     /// A pool without encapsulation.
-    pub fn pool(&self, cidr: &str) -> IPPool {
+    pub(crate) fn pool(&self, cidr: &str) -> IPPool {
         Resource::new(ObjectMeta::named("pool"), IPPoolSpec::new(cidr))
     }
 
     /// A block of the node `a`.
-    pub fn block(&self, cidr: &str) -> BlockAffinity {
+    pub(crate) fn block(&self, cidr: &str) -> BlockAffinity {
         let spec = BlockAffinitySpec {
             state: AffinityState::Confirmed,
             node: "a".to_owned(),
@@ -310,14 +310,14 @@ impl Bench {
 
 /// Changes of routes, as `ip monitor` shows them.
 #[derive(Debug)]
-pub struct Recording {
+pub(crate) struct Recording {
     child: Child,
     log: PathBuf,
 }
 
 impl Recording {
     /// What happened to a prefix.
-    pub fn of(mut self, prefix: &str) -> Vec<String> {
+    pub(crate) fn of(mut self, prefix: &str) -> Vec<String> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         let text = fs::read_to_string(&self.log).unwrap();
