@@ -1,7 +1,7 @@
 //! A snapshot, *in sync*, and then only differences, across lost connections.
 //!
-//! One task owns a [`Source`](source::Source) per kind (list, watch, back off, again) and merges what they say;
-//! what is a difference is decided by [`Snapshot`](snapshot::Snapshot), which does no I/O.
+//! One task owns a `Source` per kind (list, watch, back off, again) and merges what they say;
+//! what is a difference is decided by `Snapshot`, which does no I/O.
 
 mod backoff;
 mod snapshot;
