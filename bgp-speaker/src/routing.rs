@@ -186,13 +186,20 @@ impl Routing {
     /// Next hops that are to be watched from now on (`true`) or no longer.
     pub fn take_next_hops(&mut self) -> Vec<(IpAddr, bool)> {
         let changes = self.rib.as_mut().map(Rib::take_next_hops).unwrap_or_default();
+        let mut known = Vec::new();
         for (next_hop, used) in &changes {
             if *used {
                 self.asked.insert(*next_hop)
             } else {
                 self.asked.remove(next_hop)
             };
+            // The RIB forgets a next hop that it ceases to use; the kernel's thread, that watches it still or again,
+            // has nothing new to tell.
+            if let Some(metric) = self.reachable.get(next_hop).filter(|_| *used) {
+                known.push((*next_hop, reachability(*metric)));
+            }
         }
+        self.with(|rib| rib.set_next_hops(known));
         changes
     }
 
@@ -359,6 +366,53 @@ mod tests {
             let verdict = policy.judge(&candidate);
             assert_eq!(verdict == Verdict::Accept, leaves, "{prefix} from {source:?}");
         }
+    }
+
+    #[test]
+    fn a_next_hop_that_is_dropped_and_used_again_is_still_reachable() {
+        let (router_id, peer) = (std::net::Ipv4Addr::new(10, 0, 0, 1), IpAddr::from([10, 0, 0, 2]));
+        let mut rib = Rib::new(RibConfig::new(RouterId::try_from(router_id).unwrap()));
+        let config = PeerConfig {
+            address: peer,
+            router_id: RouterId::try_from(std::net::Ipv4Addr::new(10, 0, 0, 2)).unwrap(),
+            peer_as: Asn(64512),
+            local_as: Asn(64512),
+            context: bgp_proto::Context { families: Family::Ipv4Unicast.into(), internal: true, ..Default::default() },
+            client: false,
+            cluster_id: None,
+            next_hop: bgp_proto::NextHopMode::Auto,
+            next_hop_v4: Some(router_id),
+            next_hop_v6: None,
+            allowed_local_as: 0,
+            import: None,
+            export: None,
+            restarting: false,
+            sends_end_of_rib: true,
+        };
+        rib.peer_up(PeerId(0), config);
+        let mut routing = Routing { rib: Some(rib), ..Routing::default() };
+        let (old, new): (Prefix, Prefix) = ("10.244.1.0/26".parse().unwrap(), "10.244.2.0/26".parse().unwrap());
+        let advertise = |prefix: Prefix| {
+            let attributes = std::sync::Arc::new(Attributes::new(peer));
+            Update {
+                advertised: vec![bgp_proto::Advertisement { attributes, nlri: vec![prefix.into()] }],
+                ..Update::default()
+            }
+        };
+        routing.update(0, &advertise(old));
+        assert_eq!(routing.take_next_hops(), [(peer, true)]);
+        assert!(routing.awaits_next_hops());
+        routing.reachable(&Reachable::from([(peer, Some(0))]));
+        assert!(!routing.awaits_next_hops() && routing.collect());
+
+        // Within one batch, so that the kernel's thread sees no difference.
+        routing.update(0, &Update { withdrawn: vec![old.into()], ..Update::default() });
+        routing.update(0, &advertise(new));
+        routing.take_next_hops();
+        routing.collect();
+        let learned: Vec<_> = routing.take_changes().into_iter().filter(|(_, learned)| learned.is_some()).collect();
+        assert_eq!(learned.len(), 1, "{learned:?}");
+        assert_eq!(learned[0].0, IpNet::from(new));
     }
 
     #[test]
