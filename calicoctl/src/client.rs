@@ -4,23 +4,31 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use calico_api::{ClusterInformationSpec, Key, Kind};
-use calico_datastore::{Config, Error, Store};
+use calico_datastore::{Config, ConfigError, Error, Store};
 
 use crate::arguments::Globals;
 
-/// Opens the datastore without looking at its version.
-pub(crate) async fn open(globals: &Globals) -> Result<Store> {
+/// Which datastore the file or the environment says.
+pub(crate) fn config(globals: &Globals) -> Result<Config> {
     let config =
         Config::load(globals.config.as_deref().map(Path::new), |variable| match (variable, &globals.context) {
             ("K8S_CURRENT_CONTEXT", Some(context)) => Some(context.clone()),
             _ => std::env::var(variable).ok(),
-        })?;
-    calico_datastore::connect(&config).await.context("Failed to create Calico API client")
+        });
+    config.map_err(|error| match error {
+        ConfigError::Read { path, reason } => anyhow!("Error reading config file: {}: {reason}", path.display()),
+        other => other.into(),
+    })
+}
+
+/// Opens a datastore without looking at its version.
+pub(crate) async fn open(config: &Config) -> Result<Store> {
+    calico_datastore::connect(config).await.context("Failed to create Calico API client")
 }
 
 /// Opens the datastore, and refuses a cluster of another version.
 pub(crate) async fn open_gated(globals: &Globals) -> Result<Store> {
-    let store = open(globals).await?;
+    let store = open(&config(globals)?).await?;
     if !globals.allow_version_mismatch {
         gate(&store).await?;
     }

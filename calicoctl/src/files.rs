@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use calico_api::AnyResource;
 
 use crate::arguments::Files;
@@ -44,7 +44,8 @@ fn read_file(path: &Path) -> Result<Vec<AnyResource>> {
 }
 
 fn parse(text: &str, path: &Path) -> Result<Vec<AnyResource>> {
-    calico_api::documents(text).with_context(|| format!("failed to execute command: {}", path.display()))
+    let place = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+    calico_api::documents(text).map_err(|error| anyhow!("failed to execute command: {place}: {error}"))
 }
 
 fn list(directory: &Path, recursive: bool) -> Result<Vec<PathBuf>> {

@@ -118,7 +118,7 @@ fn short(count: u128) -> String {
 
 /// Rounded to a whole number.
 fn percent(part: u128, total: u128) -> u128 {
-    if total == 0 { 0 } else { part.saturating_mul(100).saturating_add(total / 2) / total }
+    part.saturating_mul(100).saturating_add(total / 2).checked_div(total).unwrap_or(0)
 }
 
 fn holder_text(address: IpAddr, holder: Option<Holder>) -> String {

@@ -12,18 +12,22 @@ mod resource_type;
 mod usage_error;
 mod version;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::arguments::{Arguments, Command, IpamCommand, NodeCommand};
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => return usage_error::print(&error),
     };
+    log(&arguments.globals.log_level);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(run(arguments)),
@@ -37,6 +41,26 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The parser, under the name that we are called by: kubectl calls its plugins `kubectl-…`.
+fn command() -> clap::Command {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let plugin = Path::new(&name).file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl-"));
+    let command = Arguments::command();
+    if plugin { command.name("kubectl-calico").bin_name("kubectl-calico") } else { command }
+}
+
+/// Logs to standard error; nothing at all unless it is asked for.
+fn log(level: &str) {
+    let level = match level {
+        "error" => LevelFilter::ERROR,
+        "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        _ => LevelFilter::OFF,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode> {

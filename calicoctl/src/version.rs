@@ -21,7 +21,8 @@ pub(crate) async fn run(flags: &Version, globals: &Globals) -> Result<ExitCode> 
     if flags.client {
         return Ok(ExitCode::SUCCESS);
     }
-    let Ok(store) = client::open(globals).await else {
+    let config = client::config(globals)?;
+    let Ok(store) = client::open(&config).await else {
         output::print("Unable to detect installed Calico version\n")?;
         return Ok(ExitCode::SUCCESS);
     };

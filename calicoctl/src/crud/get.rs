@@ -184,7 +184,7 @@ async fn print(form: &Form, found: &[Found], namespaces: bool, store: &Store) ->
     match form {
         _ if found.is_empty() => Ok(String::new()),
         Form::Json => Ok(to_json(&whole())),
-        Form::Yaml => Ok(to_yaml(&whole())),
+        Form::Yaml => Ok(to_yaml(&whole()) + "\n"),
         Form::Table { wide } => {
             let headings = |it: &ResourceType| it.headings(*wide, namespaces);
             tables(found, store, &|it| Ok(headings(it).into_iter().map(str::to_owned).collect())).await

@@ -16,7 +16,7 @@ pub(crate) struct Outcome {
     past: &'static str,
     /// Kinds of all resources.
     kinds: Vec<Kind>,
-    /// How many were done, or failed after they had been tried.
+    /// How many were done.
     handled: usize,
     errors: Vec<String>,
 }
@@ -33,6 +33,11 @@ impl Outcome {
             Ok(()) => self.handled += 1,
             Err(error) => self.errors.push(format!("{error:#}")),
         }
+    }
+
+    /// Whether what failed counts as handled too, as Calico's `replace` has it.
+    fn counts_failures(&self) -> bool {
+        self.verb == "replace"
     }
 
     /// Says it, and returns the exit code.
@@ -59,6 +64,10 @@ impl Outcome {
         let errors = format!("[{}]", self.errors.join(" "));
         if self.errors.is_empty() {
             (format!("Successfully {past} {handled} {kind}resource(s)\n"), String::new())
+        } else if self.counts_failures() {
+            let partial = format!("Partial success: {past} the first {total} out of {total} {kind}resources:\n");
+            let errors = if let [only] = self.errors.as_slice() { only } else { &errors };
+            (partial, format!("hit error: {errors}\n"))
         } else if *handled == 0 {
             let which = match total {
                 1 => format!("{kind}resource"),
@@ -66,8 +75,10 @@ impl Outcome {
             };
             (String::new(), format!("failed to {verb} {which}: {errors}\n"))
         } else {
-            let partial = format!("Partial success: {past} the first {handled} out of {total} {kind}resources:\n");
-            (partial, format!("hit error: {errors}\n"))
+            // Said only where more went well than did not.
+            let partial = (*handled > self.errors.len())
+                .then(|| format!("Partial success: {past} the first {handled} out of {total} {kind}resources:\n"));
+            (partial.unwrap_or_default(), format!("hit error: {errors}\n"))
         }
     }
 }
@@ -79,7 +90,19 @@ mod tests {
 
     #[track_caller]
     fn check(kinds: &[Kind], results: Vec<Result<()>>, out: &str, err: &str) {
-        let mut outcome = Outcome::new("create", "created", kinds.to_vec());
+        check_verb("create", "created", kinds, results, out, err);
+    }
+
+    #[track_caller]
+    fn check_verb(
+        verb: &'static str,
+        past: &'static str,
+        kinds: &[Kind],
+        results: Vec<Result<()>>,
+        out: &str,
+        err: &str,
+    ) {
+        let mut outcome = Outcome::new(verb, past, kinds.to_vec());
         results.into_iter().for_each(|result| outcome.add(result));
         assert_eq!(outcome.texts(), (out.to_owned(), err.to_owned()));
     }
@@ -93,11 +116,20 @@ mod tests {
         let two = || vec![Err(anyhow!("a")), Err(anyhow!("b"))];
         check(&[BGPPeer, BGPPeer], two(), "", "failed to create any 'BGPPeer' resources: [a b]\n");
         check(&[BGPPeer, IPPool], two(), "", "failed to create any resources: [a b]\n");
+        check(&[BGPPeer, BGPPeer], vec![Ok(()), Err(anyhow!("no"))], "", "hit error: [no]\n");
         check(
-            &[BGPPeer, BGPPeer],
-            vec![Ok(()), Err(anyhow!("no"))],
-            "Partial success: created the first 1 out of 2 'BGPPeer' resources:\n",
+            &[BGPPeer, BGPPeer, BGPPeer],
+            vec![Ok(()), Err(anyhow!("no")), Ok(())],
+            "Partial success: created the first 2 out of 3 'BGPPeer' resources:\n",
             "hit error: [no]\n",
+        );
+        check_verb(
+            "replace",
+            "replaced",
+            &[BGPPeer],
+            vec![Err(anyhow!("no"))],
+            "Partial success: replaced the first 1 out of 1 'BGPPeer' resources:\n",
+            "hit error: no\n",
         );
     }
 }

@@ -147,10 +147,10 @@ async fn replace_once(store: &Store, resource: &AnyResource, given: Option<&str>
     if let Some(given) = given
         && given != revision.0
     {
-        let advice = format!(
-            "resourceVersion {given} is out of date, the latest is {revision}; get it again and redo the change"
+        bail!(
+            "{}: resourceVersion {given} is out of date, the latest is {revision}; get it again and redo the change",
+            Error::Conflict(key)
         );
-        return Err(anyhow::Error::from(Error::Conflict(key)).context(advice));
     }
     let there = AnyResource::from_value(there)?;
     if let (AnyResource::IPPool(old), AnyResource::IPPool(new)) = (&there, resource) {
