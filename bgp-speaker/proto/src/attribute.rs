@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub use self::as_path::{AsPath, Segment, SegmentKind};
 pub use self::community::{Community, ExtendedCommunity, LargeCommunity};
-pub(crate) use self::decode::{Decoded, decode};
+pub(crate) use self::decode::{Decoded, Reach, decode};
 pub(crate) use self::encode::encode;
 pub use self::fault::{AttributeFault, FaultKind, Treatment};
 pub use self::intern::Interner;

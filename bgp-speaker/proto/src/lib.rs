@@ -23,8 +23,10 @@
 //! | `Sweep` | [`Rib::sweep_stale`] |
 //! | `Faults`, `Transition` | log, count |
 //!
-//! After each batch of events: [`Rib::take_best_changes`] to the kernel, [`Rib::take_next_hops`] to the resolver, and for
-//! each of [`Rib::peers_with_output`], while its socket takes more, [`Rib::poll_output`].
+//! After each batch of events: [`Rib::take_best_changes`] to the kernel, [`Rib::take_next_hops`] to the resolver (which
+//! answers by [`Rib::set_next_hops`]), and for each of [`Rib::peers_with_output`], while its socket takes more,
+//! [`Rib::poll_output`]. After a restart, [`Rib::set_deferral`] until [`Rib::awaited`] is empty or patience ends, then
+//! [`Event::Recovered`] to the sessions. `examples/speaker.rs` is all of it with one blocking socket.
 #![forbid(unsafe_code)]
 
 mod attribute;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::attribute::{self, AttributeFault, Attributes, Treatment};
+use crate::attribute::{self, AttributeFault, Attributes, Reach, Treatment};
 use crate::iana::{ErrorCode, MessageType};
 use crate::message::{HEADER, framed};
 use crate::octets::Reader;
@@ -267,15 +267,21 @@ pub(crate) fn decode(body: &[u8], cx: &Context) -> Result<(Message, Vec<Attribut
         update.withdrawn.extend(nlri);
         update.withdrawn.extend(reach.into_iter().flat_map(|reach| reach.nlri));
     } else {
-        if !nlri.is_empty() && cx.families.contains(classic) {
-            let attributes = Arc::new(Attributes { link_local: None, ..attributes.clone() });
-            update.advertised.push(Advertisement { attributes, nlri });
-        }
         let reach = reach.filter(|reach| reach.family.is_some_and(|family| cx.families.contains(family)));
-        if let Some(reach) = reach.filter(|reach| !reach.nlri.is_empty()) {
-            let attributes =
-                Arc::new(Attributes { next_hop: reach.next_hop, link_local: reach.link_local, ..attributes });
-            update.advertised.push(Advertisement { attributes, nlri: reach.nlri });
+        let reach = reach.filter(|reach| !reach.nlri.is_empty());
+        let classic_nlri = Some(nlri).filter(|nlri| !nlri.is_empty() && cx.families.contains(classic));
+        let mut advertise = |attributes, nlri| {
+            update.advertised.push(Advertisement { attributes: Arc::new(attributes), nlri });
+        };
+        match (classic_nlri, reach) {
+            (Some(nlri), None) => advertise(attributes, nlri),
+            (nlri, Some(Reach { next_hop, link_local, nlri: other, .. })) => {
+                if let Some(nlri) = nlri {
+                    advertise(attributes.clone(), nlri);
+                }
+                advertise(Attributes { next_hop, link_local, ..attributes }, other);
+            }
+            (None, None) => {}
         }
     }
     update.withdrawn.retain(spoken);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Candidate, Exclusion, PeerConfig, PeerId, Source, Verdict};
-use crate::{Attributes, Interner, Prefix, RouterId};
+use crate::{Attributes, Community, Interner, Prefix, RouterId};
 
 /// Attributes of a peer with the verdict that does not depend on the prefix.
 pub(super) struct Judged {
@@ -19,11 +19,14 @@ pub(super) fn admit(
     interner: &mut Interner,
 ) -> Judged {
     let external = !config.context.internal;
+    let leaving = attributes.communities.contains(&Community::GRACEFUL_SHUTDOWN);
     let meddles =
         attributes.local_pref.is_some() || attributes.originator_id.is_some() || !attributes.cluster_list.is_empty();
-    let attributes = if external && meddles {
+    let attributes = if external && (meddles || leaving) {
+        // RFC 8326 §4.2: what is about to go away is the last choice.
+        let local_pref = leaving.then_some(0);
         let attributes = Attributes::clone(attributes);
-        interner.intern(Attributes { local_pref: None, originator_id: None, cluster_list: Vec::new(), ..attributes })
+        interner.intern(Attributes { local_pref, originator_id: None, cluster_list: Vec::new(), ..attributes })
     } else {
         interner.intern_shared(attributes)
     };

@@ -270,6 +270,17 @@ fn well_known_communities_keep_a_path_where_it_belongs() {
 }
 
 #[test]
+fn an_external_path_that_is_about_to_go_is_the_last_choice() {
+    let mut rib = rib();
+    rib.peer_up(PeerId(6), peer(6, 65006));
+    rib.peer_up(PeerId(7), peer(7, 65007));
+    rib.update(PeerId(6), &advertise(&["10.0.0.0/8"], |a| a.communities.push(Community::GRACEFUL_SHUTDOWN)));
+    assert_eq!(best(&rib, "10.0.0.0/8").unwrap().0, Source::Peer { peer: PeerId(6), external: true });
+    rib.update(PeerId(7), &advertise(&["10.0.0.0/8"], |a| a.as_path = AsPath::sequence((1..9).map(Asn))));
+    assert_eq!(best(&rib, "10.0.0.0/8").unwrap().0, Source::Peer { peer: PeerId(7), external: true });
+}
+
+#[test]
 fn the_next_hop_follows_mode_and_origin() {
     // Own route without and with a gateway, one of an external peer; to an internal and an external peer.
     #[track_caller]
