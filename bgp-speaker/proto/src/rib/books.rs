@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::decision::Neighbor;
 use super::export::Origination;
-use super::log::Chunk;
+use super::log::{Chunk, Reader};
 use super::table::{LOCAL, Neighbors, NextHop, NextHops, Path};
 use super::{LocalRoute, PeerConfig, PeerCounts, PeerId, Source};
 use crate::{Families, Family, Nlri, Prefix};
@@ -17,7 +17,6 @@ use crate::{Families, Family, Nlri, Prefix};
 #[derive(Debug, Default)]
 pub(super) struct Books {
     peers: Vec<Option<Peer>>,
-    addresses: HashMap<IpAddr, PeerId>,
     pub(super) local: HashMap<Prefix, LocalRoute>,
     pub(super) next_hops: NextHops,
     /// Next hops that came into or went out of use.
@@ -35,6 +34,13 @@ pub(super) struct Peer {
     pub(super) counts: [PeerCounts; 2],
     /// Families of which it has not yet told all.
     pub(super) owes_end_of_rib: Families,
+}
+
+impl Peer {
+    /// Who it is when it reads what it is told.
+    pub(super) fn reader(&self, id: PeerId) -> Reader {
+        Reader { id, address: self.config.address }
+    }
 }
 
 /// Where a peer is in what it is to be told.
@@ -86,22 +92,13 @@ impl Books {
         if self.peers.len() <= index {
             self.peers.resize_with(index + 1, || None);
         }
-        self.addresses.insert(peer.config.address, id);
         if let Some(slot) = self.peers.get_mut(index) {
             *slot = Some(peer);
         }
     }
 
     pub(super) fn remove(&mut self, id: PeerId) -> Option<Peer> {
-        let peer = self.peers.get_mut(id.0 as usize)?.take()?;
-        if self.addresses.get(&peer.config.address) == Some(&id) {
-            self.addresses.remove(&peer.config.address);
-        }
-        Some(peer)
-    }
-
-    pub(super) fn peer_at(&self, address: IpAddr) -> Option<PeerId> {
-        self.addresses.get(&address).copied()
+        self.peers.get_mut(id.0 as usize)?.take()
     }
 
     /// What export must know of a peer; `None` for ourselves.

@@ -294,9 +294,12 @@ mod tests {
                 let mut fell: Vec<_> = decision.fell.into_iter().map(|(index, step)| (name(index), step)).collect();
                 equal.sort();
                 fell.sort();
-                // Paths alike in everything are one and the same; which of them falls does not matter.
                 (decision.best.map(name), equal, fell)
             };
+            // A peer has one path under one identifier: another would replace it.
+            let mut paths = paths;
+            let mut seen = std::collections::HashSet::new();
+            paths.retain(|path| seen.insert((path.peer.map(|peer| peer.address), path.path_id)));
             let before = outcome(&paths);
             let mut shuffled = paths.clone();
             shuffled.rotate_left(shuffle.index(paths.len()));

@@ -11,7 +11,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::books::Books;
 use super::export::View;
-use super::log::{Batch, Chunk, Except, Sent};
+use super::log::{Batch, Chunk, Except, Reader, Sent};
 use super::table::{Entry, LOCAL, Path};
 use super::{Candidate, PeerId, Verdict};
 use crate::{Attributes, Families, Family, Interner, Nlri, Prefix};
@@ -215,13 +215,16 @@ impl Group {
                 }
             }
         };
-        let except: Except = [path.peer, sources.books.peer_at(attributes.next_hop).unwrap_or(LOCAL)];
+        let except = Except { source: path.peer, next_hop: Some(attributes.next_hop) };
         Some(Sent { attributes, except })
     }
 
     /// Everything that the members were told, as one chunk, and the number of the chunk that continues it.
-    pub(super) fn dump(&mut self) -> (u64, Arc<Chunk>) {
-        if let Some((from, dump)) = self.dump.as_ref().filter(|(from, _)| *from >= self.first) {
+    ///
+    /// A dump made for others is as good if the log has all that came after, and counts this reader, which joined at
+    /// the chunk `joined`, among those that have not read it.
+    pub(super) fn dump(&mut self, joined: u64) -> (u64, Arc<Chunk>) {
+        if let Some((from, dump)) = self.dump.as_ref().filter(|(from, _)| *from >= self.first.max(joined)) {
             return (*from, Arc::clone(dump));
         }
         let mut batch = Batch::default();
@@ -232,11 +235,11 @@ impl Group {
     }
 
     /// The present state of these prefixes: advertised or, if not, withdrawn.
-    pub(super) fn restate(&self, prefixes: impl IntoIterator<Item = Nlri>, peer: PeerId) -> Chunk {
+    pub(super) fn restate(&self, prefixes: impl IntoIterator<Item = Nlri>, reader: Reader) -> Chunk {
         let mut batch = Batch::default();
         for nlri in prefixes {
             match self.get(nlri) {
-                Some(sent) if sent.is_for(peer) => batch.advertise(nlri, sent, None),
+                Some(sent) if sent.is_for(reader) => batch.advertise(nlri, sent, None),
                 _ => batch.withdraw(nlri),
             }
         }

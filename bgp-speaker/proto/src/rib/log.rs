@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::PeerId;
@@ -32,8 +33,30 @@ struct Part {
     instead: Bytes,
 }
 
-/// Up to two peers, [`LOCAL`] standing for none.
-pub(super) type Except = [PeerId; 2];
+/// Who must not be told of a path: whoever told us, and whoever is its next hop.
+///
+/// The latter is an address, not a peer: a peer with that address may come up later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Except {
+    pub(super) source: PeerId,
+    pub(super) next_hop: Option<IpAddr>,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader {
+    pub(super) id: PeerId,
+    pub(super) address: IpAddr,
+}
+
+impl Except {
+    /// Nobody.
+    const NONE: Self = Self { source: LOCAL, next_hop: None };
+
+    fn concerns(&self, reader: Reader) -> bool {
+        self.source == reader.id || self.next_hop == Some(reader.address)
+    }
+}
 
 /// An advertisement as it went out.
 #[derive(Clone, Debug)]
@@ -50,19 +73,19 @@ impl PartialEq for Sent {
 
 impl Sent {
     /// Whether a peer gets it.
-    pub(super) fn is_for(&self, peer: PeerId) -> bool {
-        !self.except.contains(&peer)
+    pub(super) fn is_for(&self, reader: Reader) -> bool {
+        !self.except.concerns(reader)
     }
 }
 
 impl Chunk {
-    /// The next octets for `peer` from `part` on, which moves; `None` at the end.
-    pub(super) fn read(&self, part: &mut usize, peer: PeerId, limit: usize) -> Option<Bytes> {
+    /// The next octets for `reader` from `part` on, which moves; `None` at the end.
+    pub(super) fn read(&self, part: &mut usize, reader: Reader, limit: usize) -> Option<Bytes> {
         loop {
             let start = part.checked_sub(1).and_then(|last| self.parts.get(last)).map_or(0, |last| last.end);
             let first = self.parts.get(*part)?;
             *part += 1;
-            if first.except.contains(&peer) {
+            if first.except.concerns(reader) {
                 if !first.instead.is_empty() {
                     return Some(first.instead.clone());
                 }
@@ -70,7 +93,7 @@ impl Chunk {
             }
             let mut end = first.end;
             while let Some(next) = self.parts.get(*part) {
-                if next.except.contains(&peer) || next.end - start > limit {
+                if next.except.concerns(reader) || next.end - start > limit {
                     break;
                 }
                 end = next.end;
@@ -132,8 +155,8 @@ impl Batch {
         }
         let Some(packed) = self.advertised.get_mut(at) else { return };
         packed.nlri.push(nlri);
-        let known = |peer: &PeerId| *peer != LOCAL && replaces.is_some_and(|old| old.is_for(*peer));
-        if sent.except.iter().any(known) {
+        // To those excepted before as well, the withdrawal says nothing new, and does no harm.
+        if replaces.is_some_and(|old| old.except != sent.except) {
             packed.instead.push(nlri);
         }
     }
@@ -157,7 +180,7 @@ impl Batch {
                 parts.push(Part { end, except, instead });
             }
         };
-        close(&octets, [LOCAL; 2], Bytes::new());
+        close(&octets, Except::NONE, Bytes::new());
         for packed in &self.advertised {
             let mut probe = BytesMut::new();
             let first = packed.nlri.get(..1).unwrap_or_default();
@@ -168,7 +191,7 @@ impl Batch {
         }
         for nlri in self.withdrawn.chunks(PART) {
             update::encode_withdrawals(nlri, cx, &mut octets);
-            close(&octets, [LOCAL; 2], Bytes::new());
+            close(&octets, Except::NONE, Bytes::new());
         }
         for packed in &self.advertised {
             for nlri in packed.nlri.chunks(PART) {
@@ -185,7 +208,7 @@ impl Batch {
             }
         }
         octets.extend_from_slice(&self.after);
-        close(&octets, [LOCAL; 2], Bytes::new());
+        close(&octets, Except::NONE, Bytes::new());
         Chunk { octets: octets.freeze(), parts, unread: 0 }
     }
 }

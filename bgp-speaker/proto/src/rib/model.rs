@@ -75,7 +75,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(log_limit: usize) -> Self {
         let even = Policy::new(|candidate| match candidate.prefix.address() {
             IpAddr::V4(address) if address.octets()[1] % 2 == 0 => Verdict::Reject,
             _ => Verdict::Accept,
@@ -85,7 +85,7 @@ impl World {
             attributes.communities.push(Community::new(1, 1));
             Verdict::Replace(Box::new(attributes))
         });
-        let rib = Rib::new(RibConfig::new(router_id(1)));
+        let rib = Rib::new(RibConfig { log_limit, ..RibConfig::new(router_id(1)) });
         let policies = vec![None, Some(even), Some(mark)];
         Self { rib, up: BTreeSet::new(), mirrors: BTreeMap::new(), policies, chosen: BTreeMap::new() }
     }
@@ -193,8 +193,11 @@ proptest! {
 
     /// Whatever happened and however far each peer was behind, once all is read each holds exactly what it should.
     #[test]
-    fn in_the_end_every_peer_holds_what_it_should(ops in prop::collection::vec(op(), 1..120)) {
-        let mut world = World::new();
+    fn in_the_end_every_peer_holds_what_it_should(
+        ops in prop::collection::vec(op(), 1..120),
+        log_limit in prop_oneof![Just(4 << 20), Just(200_usize)],
+    ) {
+        let mut world = World::new(log_limit);
         let mut kernel: BTreeMap<Prefix, Best> = BTreeMap::new();
         for op in ops {
             world.apply(op);
@@ -235,7 +238,7 @@ proptest! {
         rotate in 0..8_usize,
     ) {
         let outcome = |paths: &[(u32, u32, u32, u8)]| {
-            let mut world = World::new();
+            let mut world = World::new(4 << 20);
             (2..2 + PEERS).for_each(|peer| world.apply(Op::Up { peer }));
             for (peer, local_pref, med, hop) in paths.iter().copied() {
                 world.apply(Op::Advertise { peer, prefix: 0, local_pref, med, hop });

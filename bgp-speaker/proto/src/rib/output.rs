@@ -15,10 +15,11 @@ use crate::{Families, Message, Nlri, RefreshKind};
 
 impl Rib {
     pub(super) fn poll_group(&mut self, group: &mut Group, id: PeerId, limit: usize) -> Option<Bytes> {
+        let reader = self.books.peer(id)?.reader(id);
         loop {
             let output = self.books.peer_mut(id)?.output.as_mut()?;
             if let Some((chunk, part)) = &mut output.aside {
-                let octets = chunk.read(part, id, limit);
+                let octets = chunk.read(part, reader, limit);
                 if octets.is_some() {
                     return octets;
                 }
@@ -28,7 +29,7 @@ impl Rib {
             let begins = matches!(output.stages.front(), Some(Stage::Initial));
             let chunk = if begins { None } else { group.chunk(output.chunk) };
             if let Some(chunk) = chunk {
-                let octets = chunk.read(&mut output.part, id, limit);
+                let octets = chunk.read(&mut output.part, reader, limit);
                 if octets.is_some() {
                     return octets;
                 }
@@ -45,7 +46,7 @@ impl Rib {
             let output = self.books.peer_mut(id)?.output.as_mut()?;
             let chunk = match output.stages.pop_front()? {
                 Stage::Initial => {
-                    let (from, dump) = group.dump();
+                    let (from, dump) = group.dump(output.chunk);
                     group.release(output.chunk..from);
                     (output.chunk, output.part) = (from, 0);
                     dump
@@ -59,7 +60,7 @@ impl Rib {
                     group.sent(family.into()).for_each(|(nlri, sent)| batch.advertise(nlri, sent, None));
                     Arc::new(batch.encode(&context))
                 }
-                Stage::Restate(prefixes) => Arc::new(group.restate(prefixes, id)),
+                Stage::Restate(prefixes) => Arc::new(group.restate(prefixes, reader)),
                 Stage::EndOfRib(families) => {
                     let mut batch = Batch::default();
                     families.iter().for_each(|family| batch.end(&Message::EndOfRib(family), &context));
@@ -167,11 +168,9 @@ impl Rib {
         }
         let Some(output) = self.leave(id) else { return };
         moved.stages = output.stages;
+        moved.aside = output.aside; // what was begun is read to its end, then set right
         if !matches!(moved.stages.front(), Some(Stage::Initial)) {
             moved.stages.push_front(Stage::Restate(differing));
-            if output.aside.is_some() {
-                moved.stages.push_front(Stage::Initial); // it was in the middle of something: all of it again
-            }
         }
         if let Some(peer) = self.books.peer_mut(id) {
             peer.output = Some(moved);

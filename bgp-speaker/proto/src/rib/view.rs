@@ -126,16 +126,18 @@ impl Rib {
         let Some(peer) = self.books.peer(id) else { return PeerCounts::default() };
         let counts = peer.counts.get(family.index()).copied().unwrap_or_default();
         let group = peer.output.as_ref().and_then(|output| self.groups.get(output.group)?.as_ref());
-        let advertised = group.map_or(0, |group| group.sent(family.into()).filter(|(_, sent)| sent.is_for(id)).count());
+        let advertised =
+            group.map_or(0, |group| group.sent(family.into()).filter(|(_, sent)| sent.is_for(peer.reader(id))).count());
         PeerCounts { advertised, ..counts }
     }
 
     /// What a peer was told, or is about to be, in no order. Changes not yet [polled](Self::poll_output) by any peer
     /// of the same view are not in it.
     pub fn advertised(&self, id: PeerId) -> Vec<(Nlri, Arc<Attributes>)> {
-        let output = self.books.peer(id).and_then(|peer| peer.output.as_ref());
-        let Some(group) = output.and_then(|output| self.groups.get(output.group)?.as_ref()) else { return Vec::new() };
-        let sent = group.sent(Families::ALL).filter(|(_, sent)| sent.is_for(id));
+        let Some(peer) = self.books.peer(id) else { return Vec::new() };
+        let group = peer.output.as_ref().and_then(|output| self.groups.get(output.group)?.as_ref());
+        let Some(group) = group else { return Vec::new() };
+        let sent = group.sent(Families::ALL).filter(|(_, sent)| sent.is_for(peer.reader(id)));
         sent.map(|(nlri, sent)| (nlri, Arc::clone(&sent.attributes))).collect()
     }
 }
