@@ -25,6 +25,8 @@ pub use address::Address;
 pub use calico_sys::namespace;
 pub use error::{Error, Result};
 pub use link::{Link, LinkChange, Mac, MacError, Veth};
+#[doc(hidden)]
+pub use message::read_anything;
 pub use monitor::{Event, Monitor};
 pub use neighbour::Neighbour;
 pub use route::{NextHop, Route, RouteKey, RouteKind, TABLE_MAIN};
