@@ -132,7 +132,7 @@ pub(super) fn compact(tx: &Transaction<'_>, keep: u64) -> rusqlite::Result<()> {
     tx.execute(
         "INSERT INTO forgotten (kind, revision)
          SELECT kind, max(revision) FROM log WHERE current = 0 AND revision <= ?1 GROUP BY kind
-         ON CONFLICT (kind) DO UPDATE SET revision = excluded.revision",
+         ON CONFLICT (kind) DO UPDATE SET revision = max(revision, excluded.revision)",
         [horizon],
     )?;
     tx.execute("DELETE FROM log WHERE current = 0 AND revision <= ?1", [horizon])?;
@@ -175,7 +175,10 @@ pub(super) fn since(conn: &mut Connection, kind: Kind, from: i64) -> rusqlite::R
 pub(super) fn touched(conn: &mut Connection, from: i64) -> rusqlite::Result<(Vec<String>, i64)> {
     let tx = conn.transaction()?;
     let kinds = tx
-        .prepare_cached("SELECT DISTINCT kind FROM log WHERE revision > ?1")?
+        // What was forgotten meanwhile was written, too: whoever watches it must relist.
+        .prepare_cached(
+            "SELECT kind FROM log WHERE revision > ?1 UNION SELECT kind FROM forgotten WHERE revision > ?1 AND kind <> ''",
+        )?
         .query_map([from], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     Ok((kinds, newest(&tx)?))
