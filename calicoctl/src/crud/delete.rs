@@ -1,10 +1,14 @@
 //! `calicoctl delete`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
-use calico_api::{AnyResource, BlockAffinitySpec, Key, Kind, NodeSpec, Owner, TierSpec, WorkloadEndpointSpec};
+use calico_api::{
+    AnyResource, BlockAffinity, BlockAffinitySpec, IPAMBlockSpec, Key, Kind, NodeSpec, TierSpec, WorkloadEndpointSpec,
+};
 use calico_datastore::{Error, Filter, Revision, Store};
+use ipam::ReleaseAffinityError;
 
 use super::{Verb, pool, rules};
 use crate::arguments::{Delete, Globals};
@@ -98,22 +102,13 @@ async fn clean_up_node(store: &Store, key: &Key) -> Result<()> {
         return Ok(());
     }
     let name = key.name();
-    let mut allocator = ipam::Allocator::new(store.clone(), name.clone());
+    release_addresses(store, &name).await?;
     let endpoints = store.list::<WorkloadEndpointSpec>(&Filter::Node(name.clone())).await?;
     for endpoint in &endpoints.items {
-        let handle = format!("k8s-pod-network.{}", endpoint.spec.container_id);
-        allocator
-            .release_by_handle(&handle, jiff::Timestamp::now())
-            .await
-            .with_context(|| format!("addresses of {}", endpoint.name()))?;
         store.delete_key(&endpoint.key()).await?;
     }
     let affinities = store.list::<BlockAffinitySpec>(&Filter::Node(name.clone())).await?;
-    for affinity in &affinities.items {
-        ipam::release_affinity(store, &Owner::Host(name.clone()), affinity.spec.cidr, false)
-            .await
-            .with_context(|| format!("block {}", affinity.spec.cidr))?;
-    }
+    give_up(store, &affinities.items).await?;
     for kind in [Kind::BGPConfiguration, Kind::FelixConfiguration] {
         match store.delete_key(&Key::named(kind, format!("node.{name}"))).await {
             Ok(()) | Err(Error::NotFound(_)) => {}
@@ -121,6 +116,41 @@ async fn clean_up_node(store: &Store, key: &Key) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Releases what was taken for a node: its pods' addresses, of whatever network, and its tunnels'.
+async fn release_addresses(store: &Store, node: &str) -> Result<()> {
+    let blocks = store.list::<IPAMBlockSpec>(&Filter::All).await?;
+    let attributes = blocks.items.iter().flat_map(|block| &block.spec.attributes);
+    let of_node = attributes.filter(|attribute| {
+        let told = attribute.secondary.as_ref().and_then(|map| map.get("node"));
+        told.is_some_and(|told| told.as_deref() == Some(node))
+    });
+    let handles: BTreeSet<&str> = of_node.filter_map(|attribute| attribute.handle_id.as_deref()).collect();
+    let mut allocator = ipam::Allocator::new(store.clone(), node.to_owned());
+    for handle in handles {
+        let released = allocator.release_by_handle(handle, jiff::Timestamp::now()).await;
+        released.with_context(|| format!("addresses of handle {handle}"))?;
+    }
+    Ok(())
+}
+
+/// Takes blocks from their owners. One that cannot be taken does not keep the others; those are told at the end.
+pub(super) async fn give_up(store: &Store, affinities: &[BlockAffinity]) -> Result<()> {
+    let mut failures = Vec::new();
+    for affinity in affinities {
+        let (owner, cidr) = (affinity.spec.owner(), affinity.spec.cidr);
+        match ipam::release_affinity(store, &owner, cidr, false).await {
+            // The affinity was a leftover, and is gone now.
+            Ok(()) | Err(ReleaseAffinityError::NotOwner { .. }) => {}
+            Err(error) => failures.push(format!("{:#}", anyhow!(error).context(format!("{cidr} of {owner}")))),
+        }
+    }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        bail!("blocks could not be taken from their owners: {}", failures.join("; "))
+    }
 }
 
 async fn refuse_full_tier(store: &Store, key: &Key) -> Result<()> {

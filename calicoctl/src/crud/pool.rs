@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use calico_api::validate::{validate_pool_among, validate_pool_blocks};
 use calico_api::{BlockAffinitySpec, IPAMBlockSpec, IPPool, IPPoolSpec, Key, ValidationError};
 use calico_datastore::{Error, Filter, Revision, Store};
@@ -40,12 +40,9 @@ pub(crate) async fn delete(store: &Store, key: &Key, revision: Option<&Revision>
         tokio::time::sleep(NOTICE).await;
     }
     if let Some(cidr) = pool.spec.cidr() {
-        let affinities = store.list::<BlockAffinitySpec>(&Filter::All).await?;
-        for affinity in affinities.items.iter().filter(|affinity| cidr.contains(&affinity.spec.cidr)) {
-            ipam::release_affinity(store, &affinity.spec.owner(), affinity.spec.cidr, false).await.with_context(
-                || format!("the block {} could not be taken from {}", affinity.spec.cidr, affinity.spec.owner()),
-            )?;
-        }
+        let mut affinities = store.list::<BlockAffinitySpec>(&Filter::All).await?.items;
+        affinities.retain(|affinity| cidr.contains(&affinity.spec.cidr));
+        super::delete::give_up(store, &affinities).await?;
     }
     store.delete_key(key).await?;
     Ok(())
