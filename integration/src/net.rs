@@ -51,11 +51,20 @@ impl Net {
     /// # Errors
     /// If the programs are not built, we lack the privilege, or the store does not start.
     pub fn new(kind: StoreKind) -> Result<Self> {
+        Self::announced(kind, |_| ())
+    }
+
+    /// The same; `announce` is told of the temporary folder before anything is put there.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn announced(kind: StoreKind, announce: impl FnOnce(&Path)) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             anyhow::bail!("namespaces need root: run it as root or through sudo");
         }
         let binaries = Binaries::find()?;
         let directory = tempfile::Builder::new().prefix("ocicat-").tempdir().context("no temporary folder")?;
+        announce(directory.path());
         std::fs::create_dir(directory.path().join("logs"))?;
         let segment = Holder::new(
             "the segment",

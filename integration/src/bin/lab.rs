@@ -62,8 +62,9 @@ fn play(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     };
     let options = Options { nodes: arguments.nodes, pods: arguments.pods, store };
     let mut progress = Progress::default();
-    let net = progress.step(&format!("a segment and the {:?} store", arguments.datastore), || Net::new(store))?;
-    interrupt.clean_up(net.directory().to_owned());
+    let net = progress.step(&format!("a segment and the {:?} store", arguments.datastore), || {
+        Net::announced(store, |folder| interrupt.clean_up(folder.to_owned()))
+    })?;
 
     let nodes = Lab::nodes(&net, options, &mut progress)?;
     let lab = Lab::start(&nodes, options, &mut progress)?;
