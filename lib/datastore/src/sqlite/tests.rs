@@ -61,6 +61,22 @@ async fn a_watch_from_a_forgotten_revision_is_refused_and_one_of_a_quiet_kind_is
 }
 
 #[tokio::test]
+async fn what_was_forgotten_once_stays_forgotten() {
+    let store = Sqlite::memory().await.unwrap();
+    let (old, value) = pool("old");
+    let first = store.create(&old, value).await.unwrap();
+    let (gone, value) = pool("gone");
+    let from = store.create(&gone, value).await.unwrap().revision;
+    store.delete(&gone, None).await.unwrap();
+    store.compact(0).await.unwrap();
+    // Superseded only now: the row that is forgotten next is older than the deletion.
+    store.update(&old, first.value, &first.revision).await.unwrap();
+    store.compact(0).await.unwrap();
+    let watch = store.watch(Kind::IPPool, &Filter::All, &from).await;
+    assert!(matches!(watch, Err(Error::Compacted(_))), "the deletion would never be told");
+}
+
+#[tokio::test]
 async fn history_stays_bounded_while_writes_go_on() {
     let store = Sqlite::memory().await.unwrap().keeping(10);
     let (key, value) = pool("a");
