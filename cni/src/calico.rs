@@ -12,7 +12,7 @@ use crate::environment::Environment;
 use crate::error::{Code, Error};
 use crate::netconf::Netconf;
 use crate::plugin::Plugin;
-use crate::pod::{self, Made, Namespace, Wanted};
+use crate::pod::{self, Made, Namespace, Node, Wanted};
 use crate::result::{Interface, Outcome};
 
 /// The plugin.
@@ -52,7 +52,7 @@ fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
 }
 
 fn make(
-    node: &mut Option<Socket>,
+    node: &mut Option<Node>,
     netconf: &Netconf,
     environment: &Environment,
     namespace: &Namespace,
@@ -72,16 +72,14 @@ fn make(
         addresses: assigned.addresses.iter().map(|assigned| assigned.address).collect(),
         forwarding: netconf.forwarding,
     };
-    let open =
-        || Socket::open().map_err(|error| Error::new(Code::Other, "could not talk to the kernel", error.to_string()));
-    let node = node.insert(open()?);
+    let node = node.insert(Node::open()?);
     Ok((pod::attach(node, namespace, &wanted)?, mtu))
 }
 
 /// Removes what was made and gives the addresses back; what fails of it is told too.
 fn undo(
     mut error: Error,
-    node: Option<Socket>,
+    node: Option<Node>,
     netconf: &Netconf,
     environment: &Environment,
     assigned: &Assigned,

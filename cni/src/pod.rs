@@ -51,6 +51,26 @@ pub struct Wanted<'a> {
     pub forwarding: bool,
 }
 
+/// The node's side while an interface is made: what is needed to remove it again.
+#[derive(Debug)]
+pub struct Node {
+    socket: Socket,
+    /// Number of the node's end that we made, once it is known.
+    made: Option<u32>,
+}
+
+impl Node {
+    /// Opens a socket on the node. To be called before the thread enters a pod's namespace.
+    ///
+    /// # Errors
+    /// Code 999.
+    pub fn open() -> Result<Self, Error> {
+        let failed =
+            |error: calico_netlink::Error| Error::new(Code::Other, "could not talk to the kernel", error.to_string());
+        Ok(Self { socket: Socket::open().map_err(failed)?, made: None })
+    }
+}
+
 /// The interface that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Made {
@@ -114,13 +134,13 @@ impl Namespace {
     }
 }
 
-/// Makes the veth pair, enters the pod's namespace and configures the pod's end. `node` is a socket on the node.
+/// Makes the veth pair, enters the pod's namespace and configures the pod's end.
 ///
 /// On failure the pair may be there: remove it by [`remove`].
 ///
 /// # Errors
 /// Code 8 or 999, saying which step failed.
-pub fn attach(node: &mut Socket, namespace: &Namespace, wanted: &Wanted<'_>) -> Result<Made, Error> {
+pub fn attach(node: &mut Node, namespace: &Namespace, wanted: &Wanted<'_>) -> Result<Made, Error> {
     let mac = random_mac();
     let veth = Veth {
         name: wanted.host_name,
@@ -131,19 +151,20 @@ pub fn attach(node: &mut Socket, namespace: &Namespace, wanted: &Wanted<'_>) -> 
         peer_mac: Some(mac),
         queues: Some(wanted.queues),
     };
-    let added = node.add_veth(&veth);
+    let added = node.socket.add_veth(&veth);
     namespace.enter_or_explain()?;
     let mut inside = Socket::open().map_err(failed)?;
     match added {
         Err(error) if error.is_exists() => {
             // What an earlier ADD of this pod left, on either side.
-            remove_veth(node, wanted.host_name)?;
+            remove_veth(&mut node.socket, wanted.host_name)?;
             remove_veth(&mut inside, wanted.name)?;
-            node.add_veth(&veth).map_err(failed)?;
+            node.socket.add_veth(&veth).map_err(failed)?;
         }
         other => other.map_err(failed)?,
     }
-    let host = node.link(wanted.host_name).map_err(failed)?;
+    let host = node.socket.link(wanted.host_name).map_err(failed)?;
+    node.made = host.as_ref().map(|host| host.index);
     let (host_index, index) = host.and_then(|host| Some((host.index, host.peer?))).ok_or_else(|| {
         let details = format!("{} is not there though it was just made", wanted.host_name);
         Error::new(Code::Other, "could not set up the pod's interface", details)
@@ -195,12 +216,18 @@ fn set_parameters(wanted: &Wanted<'_>) -> Result<(), Error> {
     set.into_iter().try_for_each(|(name, value)| sysctl::write(&name, value).map_err(failed))
 }
 
-/// Removes the node's end, and with it the pod's, wherever the calling thread is. Not finding it is a success.
+/// Removes the node's end that [`attach`] made, and with it the pod's, wherever the calling thread is. Not finding it is
+/// a success; the same name with another number is the work of a later ADD of this pod, and stays.
 ///
 /// # Errors
 /// Code 999.
-pub fn remove(node: &mut Socket, host_name: &str) -> Result<(), Error> {
-    gone(node.delete_link_by_name(host_name))
+pub fn remove(node: &mut Node, host_name: &str) -> Result<(), Error> {
+    let Some(made) = node.made else { return Ok(()) };
+    match node.socket.link(host_name) {
+        Ok(Some(link)) if link.index == made => gone(node.socket.delete_link(made)),
+        Ok(_) => Ok(()),
+        Err(error) => gone(Err(error)),
+    }
 }
 
 /// Enters the namespace and removes the pod's interface. Not finding it, or finding that what is at the path is a

@@ -344,6 +344,25 @@ fn an_add_that_fails_half_way_leaves_nothing() {
     let asked = node.asked();
     assert!(matches!(asked.as_slice(), [Request::Add(_), Request::Attached(_), Request::Del(_)]), "{asked:?}");
 
+    // A later ADD of the pod has made its own interface meanwhile: that one stays.
+    let node = Node::new();
+    let theirs = node.network.try_clone().unwrap();
+    let node = node.agent(move |request| match request {
+        Request::Attached(_) => {
+            let replace = || {
+                let mut socket = Socket::open().unwrap();
+                socket.delete_link_by_name(HOST).unwrap();
+                let veth = calico_netlink::Veth { name: HOST, peer_name: "other", ..Default::default() };
+                socket.add_veth(&veth).unwrap();
+            };
+            namespace::inside(&theirs, replace).unwrap();
+            Some(failure())
+        }
+        other => content(other),
+    });
+    node.calico("ADD", &pod).fails(11);
+    assert!(node.run(|socket| socket.link(HOST).unwrap().is_some()));
+
     // It dies instead: the release is remembered.
     let node = Node::new().agent(|request| match request {
         Request::Add(_) => content(request),

@@ -179,10 +179,13 @@ impl Kernel {
             Order::Attach { endpoint, attached, done } => {
                 let key = endpoint.key();
                 let interface = endpoint.spec.interface_name.clone();
-                let changes = self.calc.claim(&key, Claim::Present(endpoint));
-                self.desire(changes);
-                self.notice(); // what the plugin just made
-                let outcome = self.dataplane.attach(&key, &interface, attached.host_index);
+                // A plugin that is late must not claim the interface that its successor made.
+                let outcome = self.dataplane.find(&interface, attached.host_index).and_then(|_| {
+                    let changes = self.calc.claim(&key, Claim::Present(endpoint));
+                    self.desire(changes);
+                    self.notice(); // what the plugin just made
+                    self.dataplane.attach(&key, &interface, attached.host_index)
+                });
                 let _ = done.send(outcome.map_err(|error| error.to_string()));
             }
             Order::Detach { key, container, done } => {

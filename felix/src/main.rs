@@ -175,7 +175,7 @@ async fn serve(
         prefix: config.interface_prefixes.first().cloned().unwrap_or_default(),
         ipv6: config.ipv6,
         spool: config.spool.clone(),
-        spool_turn: tokio::sync::Mutex::new(()),
+        turns: agent::Turns::default(),
         store: store.clone(),
         addresses,
         kernel: orders,

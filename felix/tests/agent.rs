@@ -6,9 +6,11 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bed::{Bed, Refused, endpoint_key, pod};
-use calico_agent::{Add, Del, Reply, Request};
+use calico_agent::client::{Client, ClientError};
+use calico_agent::{Add, Attached, Del, Reply, Request};
 use calico_api::{
     ClusterInformationSpec, IPAMBlockSpec, IPAMHandleSpec, IPPoolSpec, Key, Kind, NodeSpec, WorkloadEndpointSpec,
 };
@@ -128,6 +130,45 @@ fn the_del_of_an_old_sandbox_leaves_its_successor_alone() {
     assert_eq!(bed.stored::<IPAMHandleSpec>(&Key::Handle(old.sandbox.handle())), None);
     assert_eq!(bed.del(&new.sandbox), Reply::Done);
     assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
+}
+
+#[test]
+fn requests_for_one_pod_are_served_one_after_the_other() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let socket = bed.path("agent.sock");
+    let impatient = |request: Request| {
+        let mut client = Client::connect(&socket, Duration::from_millis(500)).unwrap();
+        client.call(&request)
+    };
+    // A DEL does not overtake the ADD of its sandbox.
+    let (mut first, assigned) = bed.first_round(&pod("web-0", "c1")).unwrap();
+    let answer = impatient(Request::Del(Del { sandbox: pod("web-0", "c1").sandbox }));
+    assert!(matches!(answer, Err(ClientError::Silent { .. })), "{answer:?}");
+    let (_pod, host_index) = bed.wire(&assigned);
+    let attached = Attached { host_index, ..Attached::default() };
+    assert_eq!(first.call(&Request::Attached(attached.clone())).unwrap(), Reply::Done);
+    let handle = |container: &str| Key::Handle(format!("k8s-pod-network.{container}"));
+    bed.until("the DEL is done after all", |bed| bed.stored::<IPAMHandleSpec>(&handle("c1")).is_none());
+    assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
+    assert!(!bed.routes().iter().any(|route| route.ends_with("cali0d7763386da")));
+
+    // The pod's next sandbox waits until the agent has let go of the one before, which dies half-way.
+    let (dying, _) = bed.first_round(&pod("web-0", "c2")).unwrap();
+    let mut next = bed.client();
+    let answer = impatient(Request::Add(pod("web-0", "c3")));
+    assert!(matches!(answer, Err(ClientError::Silent { .. })), "{answer:?}");
+    drop(dying);
+    let Reply::Assigned(assigned) = next.call(&Request::Add(pod("web-0", "c4"))).unwrap() else { panic!("refused") };
+    assert_eq!(bed.stored::<IPAMHandleSpec>(&handle("c2")), None);
+    assert_eq!(bed.stored::<IPAMHandleSpec>(&handle("c3")), None);
+    // And what is said of an interface that is another's by now touches nothing.
+    let (_pod, host_index) = bed.wire(&assigned);
+    assert_ne!(host_index, attached.host_index);
+    let Reply::Error(failure) = next.call(&Request::Attached(attached)).unwrap() else { panic!("it was attached") };
+    assert!(failure.details.contains("is not in the node's network namespace"), "{failure:?}");
+    let link = namespace::inside(&bed.namespace, || Socket::open().unwrap().link("cali0d7763386da").unwrap()).unwrap();
+    assert!(link.is_some_and(|link| link.index == host_index && !link.up));
 }
 
 #[test]

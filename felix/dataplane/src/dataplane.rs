@@ -211,6 +211,18 @@ impl Dataplane {
         Ok(applied)
     }
 
+    /// The interface of that name and number; number 0 is any.
+    ///
+    /// # Errors
+    /// If it is not there, or another now has the name.
+    pub fn find(&mut self, name: &str, index: u32) -> Result<Link, AttachError> {
+        let found = self.socket.link(name);
+        let found = found.map_err(|error| AttachError::Kernel { name: name.to_owned(), error })?;
+        found
+            .filter(|link| index == 0 || link.index == index)
+            .ok_or_else(|| AttachError::NotThere { name: name.to_owned(), index })
+    }
+
     /// Connects a workload whose interface was just made: parameters, MAC, up, routes. On return packets flow.
     ///
     /// What is wanted of the interface must have come by [`Self::change`] before.
@@ -228,10 +240,7 @@ impl Dataplane {
         };
         let ipv6 = self.settings.ipv6 && needs_ipv6(wanted);
         let addresses = wanted.addresses.clone();
-        let link = self.socket.link(name).map_err(kernel)?.filter(|link| index == 0 || link.index == index);
-        let Some(link) = link else {
-            return Err(AttachError::NotThere { name: name.to_owned(), index });
-        };
+        let link = self.find(name, index)?;
         set_parameters(name, ipv6).map_err(kernel)?;
         switch_on(&mut self.socket, &link).map_err(kernel)?;
         if ipv6 {

@@ -78,6 +78,7 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Opti
     let identity = identity(agent, &add.sandbox)?;
     check_node(agent, add)?;
     let state = agent.ready().await?;
+    let _turn = agent.turns.wait(&identity.key).await;
     agent.settle(&identity, &add.sandbox).await?;
     let mut assigned = agent.take_addresses(&identity, add).await?;
     assigned.host_interface.clone_from(&identity.interface);
@@ -129,6 +130,7 @@ async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Repl
     let identity = identity(agent, &add.sandbox)?;
     check_node(agent, add)?;
     let state = agent.ready().await?;
+    let _turn = agent.turns.wait(&identity.key).await;
     agent.settle(&identity, &add.sandbox).await?;
     let mut assigned = agent.take_addresses(&identity, add).await?;
     assigned.mtu = state.pod_mtu;
@@ -142,11 +144,15 @@ async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Repl
 
 /// DEL: routes, endpoint, addresses, in this order, so that an address is not given out again before it is gone.
 async fn delete(agent: &Agent, del: &Del) -> Result<(), Failure> {
-    agent.forget(&identity(agent, &del.sandbox)?, &del.sandbox, None).await
+    let identity = identity(agent, &del.sandbox)?;
+    let _turn = agent.turns.wait(&identity.key).await;
+    agent.forget(&identity, &del.sandbox, None).await
 }
 
 async fn release(agent: &Agent, del: &Del) -> Result<(), Failure> {
-    agent.give_back(&identity(agent, &del.sandbox)?, &del.sandbox).await
+    let identity = identity(agent, &del.sandbox)?;
+    let _turn = agent.turns.wait(&identity.key).await;
+    agent.give_back(&identity, &del.sandbox).await
 }
 
 async fn status(agent: &Agent) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ mod conversation;
 mod endpoint;
 mod listener;
 mod spool;
+mod turns;
 mod wire;
 mod work;
 
@@ -24,6 +25,7 @@ use crate::state::State;
 
 pub(crate) use listener::Listener;
 pub(crate) use spool::work_off;
+pub(crate) use turns::Turns;
 
 /// How long the store may take for one step of a conversation.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,8 +53,8 @@ pub(crate) struct Agent {
     pub(crate) ipv6: bool,
     /// Where releases wait.
     pub(crate) spool: PathBuf,
-    /// Held by whoever does a remembered release.
-    pub(crate) spool_turn: tokio::sync::Mutex<()>,
+    /// Which endpoints are being worked on.
+    pub(crate) turns: Turns,
     /// Where endpoints are stored.
     pub(crate) store: Store,
     /// Where addresses come from.

@@ -70,6 +70,8 @@ async fn round(agent: &Agent) {
                 continue;
             }
         };
+        // Whoever has the turn may keep it long; this is done next time.
+        let Some(_turn) = agent.turns.take(&identity.key) else { continue };
         if let Err(error) = agent.work_off(&one, &identity, sandbox).await {
             return warn!(container = sandbox.container_id, %error, again_in = ?PERIOD, "a remembered release is not done yet");
         }

@@ -187,7 +187,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Does a remembered release, unless somebody else has just done it.
+    /// Does a remembered release, unless somebody else has just done it. It must be the caller's turn at the endpoint.
     ///
     /// # Errors
     /// If it is not done; it stays remembered.
@@ -197,7 +197,6 @@ impl Agent {
         identity: &Identity,
         sandbox: &Sandbox,
     ) -> Result<(), UndoError> {
-        let _turn = self.spool_turn.lock().await;
         if !one.path.exists() {
             return Ok(());
         }
