@@ -2,7 +2,7 @@
 //!
 //! The pure half is the arithmetic: what a block is and how it changes ([`block`]), what a handle counts
 //! ([`handle`]), which pools a request may use ([`pool`]), which blocks a node tries ([`candidate`]), what to do next
-//! ([`plan`]), how full everything is ([`usage`]). The other half writes it by compare-and-swap: [`Allocator`] for a
+//! ([`plan`]), how full everything is ([`mod@usage`]). The other half writes it by compare-and-swap: [`Allocator`] for a
 //! node that serves its pods, [`claim`] and [`release_affinity`] for one block.
 //!
 //! `DESIGN.md` beside this crate says what is promised, in which order things are written, and what a crash leaves.

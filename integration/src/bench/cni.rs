@@ -64,7 +64,8 @@ pub fn cni(count: u32) -> Result<String> {
             let ratio = |sample: fn(&Contender) -> &Sample, share| {
                 sample(ours).quantile(share) / sample(theirs).quantile(share)
             };
-            let (add, del): (fn(&Contender) -> &Sample, fn(&Contender) -> &Sample) = (|it| &it.add, |it| &it.del);
+            let add: fn(&Contender) -> &Sample = |it| &it.add;
+            let del: fn(&Contender) -> &Sample = |it| &it.del;
             writeln!(
                 text,
                 "{kept:<8} {:<22} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",

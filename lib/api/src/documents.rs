@@ -18,7 +18,6 @@ pub struct DocumentError {
     /// The line at which that document starts, from 1.
     pub line: usize,
     /// What is wrong with it.
-    #[source]
     pub fault: DocumentFault,
 }
 

@@ -1,8 +1,8 @@
 //! The Kubernetes back end: custom resources of either API group, and views of core objects.
 //!
-//! Three kinds have no custom resource: a Node is a view of Kubernetes' Node ([`node`]), a WorkloadEndpoint one of
-//! a Pod ([`pod`]), a Profile one of a Namespace or a ServiceAccount ([`profile`]). All others are objects of their
-//! own ([`custom`]), spelled by [`codec`] and, in the classic group, [`metadata`].
+//! Three kinds have no custom resource: a Node is a view of Kubernetes' Node (`node`), a WorkloadEndpoint one of
+//! a Pod (`pod`), a Profile one of a Namespace or a ServiceAccount (`profile`). All others are objects of their
+//! own (`custom`), spelled by `codec` and, in the classic group, `metadata`.
 
 mod client;
 mod codec;
