@@ -107,6 +107,11 @@ impl Peer {
         self.complete.contains(self.family())
     }
 
+    /// Whether it sends End-of-RIB at all, as far as is known: who does not restart gracefully need not.
+    pub fn sends_end_of_rib(&self) -> bool {
+        self.session.negotiated().is_some_and(|negotiated| negotiated.graceful_restart.is_some())
+    }
+
     /// The session came up.
     pub fn came_up(&mut self, clock: Timestamp) {
         self.complete = Families::NONE;

@@ -98,7 +98,7 @@ impl Routing {
         self.export = Some(policy);
     }
 
-    /// Holds selection back until the peers have told their routes, or no longer (RFC 4724 §4.1).
+    /// Holds back what peers are told until they have told their routes, or no longer (RFC 4724 §4.1).
     pub fn defer(&mut self, deferred: bool) {
         if self.deferred != deferred {
             self.deferred = deferred;
@@ -106,6 +106,12 @@ impl Routing {
                 rib.set_deferral(deferred);
             }
         }
+    }
+
+    /// Whether a peer is up and bound to send an End-of-RIB that has not come: it restarts gracefully, and did not just
+    /// restart itself.
+    pub fn is_awaited(&self, id: u32) -> bool {
+        self.rib.as_ref().is_some_and(|rib| rib.is_awaited(PeerId(id)))
     }
 
     /// A session is up; `local` is our address on it.

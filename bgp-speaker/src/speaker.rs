@@ -38,7 +38,7 @@ use crate::transport::{self, DialId};
 
 /// The longest that start-up's recovery lasts.
 const RECOVERY: Duration = Duration::from_secs(60);
-/// From then on recovery no longer waits for peers that are down.
+/// From then on recovery no longer waits for peers that are down, or that never say that they have told all.
 const RECOVERY_WITHOUT_DOWN: Duration = Duration::from_secs(20);
 /// How often a listener that could not be had is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
@@ -327,23 +327,33 @@ impl Speaker {
         self.routing.collect().then(|| Command::Learned(self.routing.take_changes()))
     }
 
-    /// Whether recovery waits for this peer.
+    /// Whether recovery waits for this peer: what is left in the kernel may be its. This goes beyond RFC 4724 §4.1, but
+    /// all that it delays is the removal of leftovers.
     fn is_awaited(&self, peer: &Peer, now: Instant) -> bool {
         let Recovery::Running { since } = self.recovery else { return false };
+        let early = now.saturating_duration_since(since) < RECOVERY_WITHOUT_DOWN;
         match peer.is_up() {
-            true => !peer.is_complete(),
-            false => peer.refused.is_none() && now.saturating_duration_since(since) < RECOVERY_WITHOUT_DOWN,
+            true => !peer.is_complete() && (early || peer.sends_end_of_rib()),
+            false => early && peer.refused.is_none(),
         }
+    }
+
+    /// Whether learned routes are not advertised before this peer has told its own (RFC 4724 §4.1). One that has just
+    /// restarted itself waits for us, and one without graceful restart says nothing that could be waited for.
+    fn holds_selection(&self, id: u32, peer: &Peer, now: Instant) -> bool {
+        self.is_awaited(peer, now) && (!peer.is_up() || self.routing.is_awaited(id))
     }
 
     /// Ends recovery when every peer has told its routes, or has had its time.
     fn recover(&mut self, now: Instant) {
         let Recovery::Running { since } = self.recovery else { return };
         let age = now.saturating_duration_since(since);
+        if age >= RECOVERY || !self.peers.iter().any(|(id, peer)| self.holds_selection(*id, peer, now)) {
+            self.routing.defer(false);
+        }
         if age < RECOVERY && self.peers.values().any(|peer| self.is_awaited(peer, now)) {
             return;
         }
-        self.routing.defer(false);
         // What the last End-of-RIB completed goes to the kernel first, and for that its next hops must be looked up.
         let busy = self.has_commands() || self.routing.awaits_next_hops() || self.kernel.unresolved();
         if busy || self.kernel.commands.try_send(Command::Sweep).is_err() {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use calico_api::{AsNumber, BGPPeer, BGPPeerSpec, ObjectMeta};
 use support::{Bench, eventually};
 
 /// BIRD's half of a mesh session, with a block to advertise.
@@ -114,6 +115,31 @@ fn a_speaker_that_dials_may_be_killed_and_stopped_without_a_gap_on_either_side()
     bench.bird_shows("show route 10.244.1.0/26", &["via 10.0.0.5"]);
     bench.route_becomes("10.244.7.0/26 via 10.0.0.2");
     assert_eq!(changes.of("10.244.7.0/26"), Vec::<String>::new(), "the route was never touched");
+}
+
+#[test]
+fn routes_of_a_peer_without_graceful_restart_are_in_the_kernel_while_recovery_lasts() {
+    let bench = Bench::new("10.0.0.1", "10.0.0.2");
+    bench.create(&bench.node_resource("a", "10.0.0.1"));
+    let spec = BGPPeerSpec {
+        peer_ip: Some("10.0.0.2".to_owned()),
+        as_number: Some(AsNumber(65010)),
+        ..BGPPeerSpec::default()
+    };
+    bench.create::<BGPPeerSpec>(&BGPPeer::new(ObjectMeta::named("router"), spec));
+    let _bird = bench.bird(
+        "protocol static { ipv4; route 198.51.100.0/24 blackhole; }
+         protocol bgp node {
+             local 10.0.0.2 as 65010; neighbor 10.0.0.1 as 64512; graceful restart off; connect retry time 1;
+             ipv4 { import all; export where source = RTS_STATIC; next hop self; };
+         }",
+    );
+    bench.node.ip(&["route", "add", "10.244.9.0/26", "via", "10.0.0.2", "proto", "bird", "metric", "1024"]);
+    let _speaker = bench.speaker();
+    bench.route_becomes("198.51.100.0/24 via 10.0.0.2 dev eth0");
+    let status = bench.ask("status").unwrap();
+    assert!(status["recovery"].is_object(), "nobody can tell yet what of the leftovers is the peer's: {status}");
+    bench.route_goes("10.244.9.0/26");
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct Rib {
     /// Prefixes of which the kernel has not been told.
     changed: HashSet<Prefix>,
     deferred: bool,
-    /// Prefixes of which nobody is told while selection is deferred.
+    /// Prefixes of which no peer is told while selection is deferred.
     held: HashSet<Prefix>,
     path_ids: HashMap<(PeerId, u32), u32>,
 }
@@ -258,8 +258,8 @@ impl Rib {
 
     // --- deferral ---
 
-    /// Defers (RFC 4724 §4.1) or resumes selection: while deferred, only own routes are advertised, no End-of-RIB is
-    /// sent and no change is told; on resuming, all at once.
+    /// Defers (RFC 4724 §4.1) or resumes advertisement: while deferred, peers are told own routes only, and no
+    /// End-of-RIB; on resuming, all at once. The kernel is told of every change: what is learned may be used at once.
     pub fn set_deferral(&mut self, deferred: bool) {
         if std::mem::replace(&mut self.deferred, deferred) == deferred || deferred {
             return;
@@ -270,7 +270,6 @@ impl Rib {
         for group in self.groups.iter_mut().flatten() {
             group.dirty.extend(&prefixes);
         }
-        self.changed.extend(prefixes);
         let up: Vec<_> = self.books.peers().filter(|(_, peer)| peer.output.is_some()).map(|(id, _)| id).collect();
         for id in up {
             let Some(peer) = self.books.peer_mut(id) else { continue };
@@ -288,8 +287,13 @@ impl Rib {
 
     /// Peers that are up, restart gracefully, have not themselves just restarted, and still owe an End-of-RIB.
     pub fn awaited(&self) -> Vec<PeerId> {
+        self.books.peers().map(|(id, _)| id).filter(|id| self.is_awaited(*id)).collect()
+    }
+
+    /// Whether a peer is among those [`awaited`](Self::awaited).
+    pub fn is_awaited(&self, id: PeerId) -> bool {
         let owes = |peer: &Peer| peer.output.is_some() && !peer.config.restarting && !peer.owes_end_of_rib.is_empty();
-        self.books.peers().filter(|(_, peer)| owes(peer)).map(|(id, _)| id).collect()
+        self.books.peer(id).is_some_and(owes)
     }
 
     // --- what changed ---
@@ -436,12 +440,12 @@ impl Rib {
         if entry.paths.is_empty() {
             self.table.remove(&prefix);
         }
+        if !(same_best && same_hops) {
+            self.changed.insert(prefix);
+        }
         if self.deferred && !own {
             self.held.insert(prefix);
             return;
-        }
-        if !(same_best && same_hops) {
-            self.changed.insert(prefix);
         }
         for group in self.groups.iter_mut().flatten() {
             if !same_best || more || group.adds_paths(prefix.family()) {

@@ -50,7 +50,7 @@ impl Speaker {
         }
         let Some(identity) = identity else { return };
         self.routing.identify(identity.router_id);
-        if !matches!(self.recovery, Recovery::Done) {
+        if let Recovery::Waiting = self.recovery {
             // Who passes learned routes on must not say End-of-RIB before it has learned them anew (RFC 4724 §4.1);
             // a plain node has only its blocks to tell, and they are known.
             let passes_on = |session: &SessionConfig| session.cluster_id.is_some() || !session.is_internal();
