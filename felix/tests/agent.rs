@@ -224,6 +224,33 @@ fn remembered_releases_are_done_at_the_start_and_unreadable_ones_set_aside() {
 }
 
 #[test]
+fn a_remembered_release_that_cannot_be_done_does_not_hold_up_the_others() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let names = ["web-0", "web-1", "web-2", "web-3", "web-4"];
+    let wired: Vec<_> = names.iter().map(|name| bed.add(&pod(name, name)).unwrap()).collect();
+    bed.kill();
+    for pod in &wired {
+        calico_agent::spool::remember(&bed.path("spool"), &Del { sandbox: pod.sandbox.clone() }).unwrap();
+    }
+    // Somebody spoils the endpoint of the first that is found.
+    let found = calico_agent::spool::pending(&bed.path("spool")).unwrap();
+    let stuck = found[0].del.as_ref().unwrap().sandbox.container_id.clone();
+    let store = rusqlite::Connection::open(bed.path("store.db")).unwrap();
+    let spoil = "UPDATE log SET value = '[]' WHERE current = 1 AND kind = 'WorkloadEndpoint' AND key LIKE ?1";
+    let name = endpoint_key(&stuck).name().to_owned();
+    assert_eq!(store.execute(spoil, [format!("%{name}%")]).unwrap(), 1);
+    drop(store);
+    bed.start();
+    bed.until("the others are released", |bed| {
+        let left = calico_agent::spool::pending(&bed.path("spool")).unwrap();
+        let left: Vec<_> = left.iter().map(|one| one.del.as_ref().unwrap().sandbox.container_id.as_str()).collect();
+        left == [stuck.as_str()]
+    });
+    assert!(bed.stored::<IPAMHandleSpec>(&Key::Handle(format!("k8s-pod-network.{stuck}"))).is_some());
+}
+
+#[test]
 fn a_store_that_does_not_answer_is_named_in_time_and_what_it_owes_is_done_later() {
     let mut bed = Bed::new(&[POOL]);
     bed.start();

@@ -46,7 +46,7 @@ pub(crate) async fn work_off(agent: Arc<Agent>) {
     }
 }
 
-/// Does each pending release, until one fails.
+/// Does each pending release; one that fails does not hold up the others, unless it is the store that does not answer.
 async fn round(agent: &Agent) {
     let found = match pending(&agent.spool) {
         Ok(found) => found,
@@ -73,7 +73,11 @@ async fn round(agent: &Agent) {
         // Whoever has the turn may keep it long; this is done next time.
         let Some(_turn) = agent.turns.take(&identity.key) else { continue };
         if let Err(error) = agent.work_off(&one, &identity, sandbox).await {
-            return warn!(container = sandbox.container_id, %error, again_in = ?PERIOD, "a remembered release is not done yet");
+            warn!(container = sandbox.container_id, %error, again_in = ?PERIOD, "a remembered release is not done yet");
+            if error.is_silence() {
+                return;
+            }
+            continue;
         }
         agent.metrics.spooled.dec();
     }

@@ -8,7 +8,7 @@ use calico_agent::spool::{Pending, pending};
 use calico_agent::{Add, Assigned, AssignedAddress, Attached, Del, Failure, Sandbox};
 use calico_api::{PoolUse, WorkloadEndpoint, WorkloadEndpointSpec};
 use calico_datastore::Error;
-use ipam::{AssignError, AssignRequest};
+use ipam::{AssignError, AssignRequest, ReleaseError};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -27,10 +27,36 @@ const TRIES: usize = 6;
 pub(crate) enum UndoError {
     /// The endpoint is still stored.
     #[error("the endpoint is not deleted: {0}")]
-    Endpoint(String),
+    Endpoint(#[source] StepError),
     /// The addresses are still taken.
     #[error("the addresses are not released: {}", chain(.0))]
     Addresses(#[from] IpamError),
+}
+
+impl UndoError {
+    /// Whether the store did not answer: then it will not answer for another sandbox either.
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            Self::Endpoint(StepError::Silent { .. }) | Self::Addresses(IpamError::Silent | IpamError::Stopping) => true,
+            Self::Endpoint(StepError::Store(error)) => error.is_temporary(),
+            Self::Addresses(IpamError::Release(ReleaseError::Datastore { source, .. })) => source.is_temporary(),
+            Self::Addresses(IpamError::Release(_) | IpamError::Assign(_)) => false,
+        }
+    }
+}
+
+/// Why a step with the store came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    /// It took too long.
+    #[error("{store} did not answer within {} s", PATIENCE.as_secs())]
+    Silent {
+        /// Which store.
+        store: String,
+    },
+    /// The store says why.
+    #[error("{}", chain(.0))]
+    Store(Error),
 }
 
 impl Agent {
@@ -293,12 +319,10 @@ impl Agent {
     }
 
     /// What a step with the store came to, or that it took too long.
-    async fn bounded<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+    async fn bounded<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, StepError> {
         match timeout(PATIENCE, step).await {
-            Ok(result) => result.map_err(|error| chain(&error)),
-            Err(_) => {
-                Err(format!("{} did not answer within {} s", self.store.backend().describe(), PATIENCE.as_secs()))
-            }
+            Ok(result) => result.map_err(StepError::Store),
+            Err(_) => Err(StepError::Silent { store: self.store.backend().describe() }),
         }
     }
 
