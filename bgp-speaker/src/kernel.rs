@@ -119,7 +119,8 @@ struct Kernel {
     pause: Duration,
     error: Option<String>,
     counts: Counts,
-    warned: BTreeSet<IpNet>,
+    /// Routes that the kernel refused: each waits for its own time, and no other waits for it.
+    refused: BTreeMap<RouteKey, Refusal>,
     preserved: Families,
     status: watch::Sender<KernelStatus>,
     reachable: watch::Sender<Reachable>,
@@ -129,6 +130,14 @@ struct Kernel {
 struct Entry {
     learned: Learned,
     verdict: Option<Verdict>,
+}
+
+/// What the kernel said against a route.
+#[derive(Debug)]
+struct Refusal {
+    error: String,
+    again: Instant,
+    pause: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -168,7 +177,7 @@ impl Kernel {
             pause: RETRY.0,
             error: None,
             counts: Counts::default(),
-            warned: BTreeSet::new(),
+            refused: BTreeMap::new(),
             status,
             reachable,
         };
@@ -186,7 +195,8 @@ impl Kernel {
         let mut commands = Vec::new();
         loop {
             self.pass();
-            let wake = self.retry.map_or(audit, |retry| retry.min(audit));
+            let again = self.retry.or_else(|| self.refused.values().map(|refusal| refusal.again).min());
+            let wake = again.map_or(audit, |again| again.min(audit));
             commands.clear();
             let events = tokio::select! {
                 received = inbox.recv_many(&mut commands, 16) => {
@@ -264,7 +274,9 @@ impl Kernel {
     /// Forgets a verdict and the route that it stood for.
     fn withdraw(&mut self, prefix: &IpNet, verdict: Option<&Verdict>) {
         if let Some(Verdict::Install { metric, .. }) = verdict {
-            self.table.unwant(&key(prefix, *metric));
+            let key = key(prefix, *metric);
+            self.table.unwant(&key);
+            self.refused.remove(&key);
         }
         if let Some(count) = self.counts.of(verdict) {
             *count = count.saturating_sub(1);
@@ -377,24 +389,12 @@ impl Kernel {
             failure = Some(format!("cannot read the kernel's routes: {error}"));
         }
         self.judge();
-        let wait = self.retry.is_some_and(|retry| retry > Instant::now());
-        if failure.is_none() && !self.table.in_sync() && !wait {
-            let failures = self.table.apply(&mut self.socket);
-            for (key, error) in &failures {
-                if self.warned.insert(key.destination) && self.warned.len() <= WARNINGS {
-                    warn!(prefix = %key.destination, %error, "kernel refuses a route; it is tried again");
-                }
-            }
-            failure = failures.first().map(|(_, error)| error.to_string());
-            if failure.is_none() {
-                self.warned.clear();
-            }
-        } else if wait {
-            failure = self.error.clone();
+        if failure.is_none() {
+            self.write();
         }
         match &failure {
             None => (self.retry, self.pause) = (None, RETRY.0),
-            Some(_) if wait => {}
+            Some(_) if self.retry.is_some_and(|retry| retry > Instant::now()) => {}
             Some(error) => {
                 if self.error.as_ref() != Some(error) {
                     warn!(%error, "kernel is not as it should be");
@@ -407,6 +407,25 @@ impl Kernel {
         self.publish();
     }
 
+    /// Writes what differs, but for what the kernel refused a short while ago.
+    fn write(&mut self) {
+        let now = Instant::now();
+        let mut due: BTreeMap<_, _> = self.refused.extract_if(.., |_, refusal| refusal.again <= now).collect();
+        self.table.set_held(self.refused.keys().copied().collect());
+        if self.table.in_sync() {
+            return;
+        }
+        for (key, error) in self.table.apply(&mut self.socket) {
+            let before = due.remove(&key);
+            if before.is_none() && self.refused.len() < WARNINGS {
+                warn!(prefix = %key.destination, %error, "kernel refuses a route; it is tried again");
+            }
+            let pause = before.map_or(RETRY.0, |refusal| (refusal.pause * 2).min(RETRY.1));
+            self.refused.insert(key, Refusal { error: error.to_string(), again: now + pause, pause });
+        }
+        self.table.set_held(self.refused.keys().copied().collect());
+    }
+
     fn judge(&mut self) {
         for prefix in std::mem::take(&mut self.dirty) {
             let Some(entry) = self.learned.get_mut(&prefix) else { continue };
@@ -416,7 +435,9 @@ impl Kernel {
                 continue;
             }
             if let Verdict::Install { hops, metric } = &verdict {
-                self.table.want(route(&prefix, hops, *metric));
+                let route = route(&prefix, hops, *metric);
+                self.refused.remove(&route.key()); // another route may be accepted
+                self.table.want(route);
             }
             if let Verdict::HeldBack(reason) = &verdict {
                 debug!(%prefix, next_hops = ?entry.learned.next_hops, %reason, "route held back");
@@ -437,12 +458,16 @@ impl Kernel {
     }
 
     fn publish(&mut self) {
+        // One route that is refused is that route's trouble; that none is accepted is ours.
+        let none_accepted = self.refused.len() > 1 && self.refused.len() >= self.counts.installed;
+        let refusal = self.refused.values().next().map(|refusal| refusal.error.clone());
         let status = KernelStatus {
             installed: self.counts.installed,
             held_back: self.counts.held_back,
             elsewhere: self.counts.elsewhere,
-            in_sync: self.error.is_none() && self.table.in_sync(),
-            error: self.error.clone(),
+            refused: self.refused.len(),
+            in_sync: self.error.is_none() && self.table.in_sync() && !none_accepted,
+            error: self.error.clone().or(refusal),
         };
         self.status.send_if_modified(|old| {
             let changed = *old != status;

@@ -19,6 +19,7 @@ pub struct Metrics {
     installed: IntGauge,
     held_back: IntGauge,
     elsewhere: IntGauge,
+    kernel_refused: IntGauge,
     kernel_in_sync: IntGauge,
     /// 1 once the datastore's snapshot is complete.
     pub datastore_in_sync: IntGauge,
@@ -67,6 +68,7 @@ impl Metrics {
             installed: gauge("bgp_routes_installed", "Kernel routes that this speaker holds")?,
             held_back: gauge("bgp_routes_held_back", "Prefixes whose next hop cannot be reached")?,
             elsewhere: gauge("bgp_routes_elsewhere", "Learned prefixes that another program routes")?,
+            kernel_refused: gauge("bgp_routes_refused", "Routes that the kernel refuses")?,
             kernel_in_sync: gauge("bgp_kernel_in_sync", "1 while the kernel holds what it should")?,
             datastore_in_sync: gauge("bgp_datastore_in_sync", "1 once the datastore's snapshot is complete")?,
             datastore_answers: gauge("bgp_datastore_answers", "1 while the datastore answers")?,
@@ -135,6 +137,7 @@ impl Metrics {
         self.installed.set(number(status.installed));
         self.held_back.set(number(status.held_back));
         self.elsewhere.set(number(status.elsewhere));
+        self.kernel_refused.set(number(status.refused));
         self.kernel_in_sync.set(status.in_sync.into());
     }
 }

@@ -153,7 +153,9 @@ pub struct KernelStatus {
     pub held_back: usize,
     /// Prefixes that somebody else routes on this node.
     pub elsewhere: usize,
-    /// Whether the kernel holds what it should.
+    /// Routes that the kernel refuses; they are tried again and again.
+    pub refused: usize,
+    /// Whether the kernel holds what it should, but for single routes that it refuses.
     pub in_sync: bool,
     /// What the kernel said last, if it refuses.
     pub error: Option<String>,

@@ -141,6 +141,38 @@ fn routes_follow_next_hops_links_and_ownership_and_leave_others_alone() {
 }
 
 #[test]
+fn a_route_that_the_kernel_refuses_holds_no_other_up_and_leaves_the_rest_in_sync() {
+    in_namespace(|| {
+        let handle = kernel::start().unwrap();
+        // The link's broadcast address is no gateway.
+        tell(&handle, Order::Learned(vec![learned("10.244.1.0/26", &["10.0.0.255"])]));
+        let refused = |expected: usize| {
+            let end = Instant::now() + Duration::from_secs(30);
+            while handle.status.borrow().refused != expected {
+                assert!(Instant::now() < end, "{:?}", handle.status.borrow());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            handle.status.borrow().clone()
+        };
+        let status = refused(1);
+        assert!(status.in_sync && status.error.is_some(), "{status:?}");
+        tell(&handle, Order::Learned(vec![learned("10.244.2.0/26", &["10.0.0.2"])]));
+        let second = "10.244.2.0/26 via 10.0.0.2 dev eth0 metric 1024";
+        become_routes(&[second]);
+        let status = refused(1);
+        assert!(status.in_sync && status.error.is_some(), "{status:?}");
+        // Another gateway is tried at once, and a withdrawal is the end of it.
+        tell(&handle, Order::Learned(vec![learned("10.244.1.0/26", &["10.0.0.2"])]));
+        become_routes(&["10.244.1.0/26 via 10.0.0.2 dev eth0 metric 1024", second]);
+        assert_eq!(refused(0).error, None);
+        tell(&handle, Order::Learned(vec![learned("10.244.3.0/26", &["10.0.0.255"])]));
+        refused(1);
+        tell(&handle, Order::Learned(vec![(net("10.244.3.0/26"), None)]));
+        refused(0);
+    });
+}
+
+#[test]
 fn a_restarted_thread_adopts_routes_and_removes_the_rest_only_when_told() {
     in_namespace(|| {
         ip("route add 10.244.1.0/26 via 10.0.0.2 metric 1024 proto bird");

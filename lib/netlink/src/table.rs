@@ -32,6 +32,7 @@ pub struct RouteTable {
     surplus: Vec<Route>,
     /// Interfaces that are off or gone, as far as we were told.
     down: BTreeSet<u32>,
+    held: BTreeSet<RouteKey>,
     stale: bool,
     sweep: bool,
 }
@@ -42,8 +43,8 @@ impl RouteTable {
     pub fn new(ours: impl Fn(&Route) -> bool + Send + Sync + 'static) -> Self {
         let delta = Delta::with_comparison(Route::is_met_by);
         let filter = RouteFilter::default();
-        let (surplus, down) = (Vec::new(), BTreeSet::new());
-        Self { ours: Box::new(ours), filter, delta, surplus, down, stale: true, sweep: false }
+        let (surplus, down, held) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Self { ours: Box::new(ours), filter, delta, surplus, down, held, stale: true, sweep: false }
     }
 
     /// The same, reading only routes that pass `filter`: all of ours must.
@@ -77,6 +78,12 @@ impl RouteTable {
     /// every source of it has spoken.
     pub fn set_sweep(&mut self, sweep: bool) {
         self.sweep = sweep;
+    }
+
+    /// Leaves these keys as they are until told otherwise, and counts them as in sync: the kernel refused them a short
+    /// while ago, and the others need not wait for them.
+    pub fn set_held(&mut self, held: BTreeSet<RouteKey>) {
+        self.held = held;
     }
 
     /// Learns from a change in the kernel, ours or foreign.
@@ -131,14 +138,17 @@ impl RouteTable {
     pub fn in_sync(&self) -> bool {
         let desired = self.delta.desired();
         let removable = self.sweep && !self.surplus.is_empty();
-        let pending = self.delta.dirty().any(|key| self.sweep || desired.contains_key(key));
+        let mut dirty = self.delta.dirty().filter(|key| !self.held.contains(key));
+        let pending = dirty.any(|key| self.sweep || desired.contains_key(key));
         !(self.stale || removable || pending)
     }
 
     /// Changes the kernel's routes to the desired ones: additions and replacements first, then removals. One failure
     /// does not stop the others, and what failed is tried again the next time. Writes nothing when nothing differs.
     pub fn apply(&mut self, socket: &mut Socket) -> Vec<(RouteKey, Error)> {
-        let plan = self.delta.plan();
+        let mut plan = self.delta.plan();
+        plan.upserts.retain(|(key, _)| !self.held.contains(key));
+        plan.deletes.retain(|key| !self.held.contains(key));
         let mut failures = Vec::new();
         let (replacements, additions): (Vec<_>, Vec<_>) =
             plan.upserts.into_iter().partition(|(key, _)| self.delta.actual().contains_key(key));
