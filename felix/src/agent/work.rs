@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::future::Future;
+use std::time::Duration;
 
 use calico_agent::spool::{Pending, pending};
 use calico_agent::{Add, Assigned, AssignedAddress, Attached, Del, Failure, Sandbox};
@@ -21,6 +22,9 @@ use crate::kernel::Order;
 
 /// How often an endpoint is read anew because somebody else wrote it in between.
 const TRIES: usize = 6;
+
+/// How long a release may take while a watch on the store fails.
+const BRIEFLY: Duration = Duration::from_millis(500);
 
 /// Why something could not be undone now.
 #[derive(Debug, thiserror::Error)]
@@ -290,14 +294,16 @@ impl Agent {
         sandbox: &Sandbox,
         work: impl Future<Output = Result<(), UndoError>>,
     ) -> Result<(), Failure> {
-        // A store that is known not to answer is not waited for.
+        // A store that did not answer a watch is not waited for long. But it is asked: one watch may fail for ever.
         let trouble = self.state.borrow().trouble.clone();
-        let reason = match trouble {
-            Some(trouble) => trouble,
-            None => match work.await {
-                Ok(()) => return Ok(()),
-                Err(error) => error.to_string(),
-            },
+        let done = match trouble {
+            Some(trouble) => timeout(BRIEFLY, work).await.map_err(|_| trouble),
+            None => Ok(work.await),
+        };
+        let reason = match done {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(trouble) => trouble,
         };
         self.remember(sandbox, &reason).await
     }
