@@ -133,6 +133,28 @@ fn the_del_of_an_old_sandbox_leaves_its_successor_alone() {
 }
 
 #[test]
+fn a_plugin_that_dies_before_it_hears_done_leaves_nothing_behind() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let stream = UnixStream::connect(bed.path("agent.sock")).unwrap();
+    let send = |request: &Request| {
+        (&stream).write_all(format!("{}\n", serde_json::to_string(request).unwrap()).as_bytes()).unwrap();
+    };
+    send(&Request::Add(pod("web-0", "c1")));
+    let mut answer = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut answer).unwrap();
+    let Reply::Assigned(assigned) = serde_json::from_str(&answer).unwrap() else { panic!("{answer}") };
+    let (_pod, host_index) = bed.wire(&assigned);
+    // From here on no answer can be delivered.
+    stream.shutdown(std::net::Shutdown::Read).unwrap();
+    send(&Request::Attached(Attached { host_index, ..Attached::default() }));
+    let handle = Key::Handle("k8s-pod-network.c1".to_owned());
+    bed.until("the address is released", |bed| bed.stored::<IPAMHandleSpec>(&handle).is_none());
+    assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
+    assert!(!bed.routes().iter().any(|route| route.ends_with("cali0d7763386da")));
+}
+
+#[test]
 fn requests_for_one_pod_are_served_one_after_the_other() {
     let mut bed = Bed::new(&[POOL]);
     bed.start();

@@ -16,6 +16,16 @@ const FIRST: Duration = Duration::from_secs(10);
 /// How long a plugin may take to make an interface.
 const SECOND: Duration = Duration::from_secs(60);
 
+/// How a conversation ended that did not fail.
+enum End {
+    /// What was asked for is done, which is still to be said.
+    Done,
+    /// The plugin has its last answer.
+    Answered,
+    /// The plugin hung up; nothing of what was done for it is left.
+    HungUp,
+}
+
 /// Holds one conversation.
 pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
     let mut wire = Wire::new(stream);
@@ -41,24 +51,24 @@ pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
         let result = match request {
             Request::Add(add) => add_interface(agent, &mut wire, &add).await,
             Request::Assign(add) => assign(agent, &mut wire, &add).await,
-            Request::Del(del) => delete(agent, &del).await.map(|()| Some(Reply::Done)),
-            Request::Release(del) => release(agent, &del).await.map(|()| Some(Reply::Done)),
+            Request::Del(del) => delete(agent, &del).await.map(|()| End::Done),
+            Request::Release(del) => release(agent, &del).await.map(|()| End::Done),
             Request::Attached(_) => Err(Failure {
                 code: code::INVALID,
                 message: "Attached was said before Add".to_owned(),
                 details: "plugin and agent must be of one release".to_owned(),
             }),
-            Request::Status => status(agent).await.map(|()| Some(Reply::Done)),
+            Request::Status => status(agent).await.map(|()| End::Done),
         };
         let outcome = match &result {
-            Ok(Some(_)) => "done",
-            Ok(None) => "hung up",
+            Ok(End::Done | End::Answered) => "done",
+            Ok(End::HungUp) => "hung up",
             Err(_) => "failed",
         };
         agent.metrics.requests.with_label_values(&[command, outcome]).inc();
         let reply = match result {
-            Ok(Some(reply)) => reply,
-            Ok(None) => return,
+            Ok(End::Done) => Reply::Done,
+            Ok(End::Answered | End::HungUp) => return,
             Err(failure) => {
                 warn!(code = failure.code, message = failure.message, details = failure.details, "request failed");
                 Reply::Error(failure)
@@ -73,8 +83,8 @@ pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
 }
 
 /// ADD: addresses; then, while the plugin makes the interface, the endpoint; then the node's side. What is done is undone
-/// if any of it fails or the plugin hangs up. `None`: it hung up.
-async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Reply>, Failure> {
+/// if any of it fails or the plugin hangs up, even if it does so before it hears that all is done.
+async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End, Failure> {
     let identity = identity(agent, &add.sandbox)?;
     check_node(agent, add)?;
     let state = agent.ready().await?;
@@ -88,7 +98,7 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Opti
     if !wire.answer(&Reply::Assigned(assigned)).await {
         info!("the plugin hung up before it was given its addresses");
         agent.forget(&identity, &add.sandbox, None).await?;
-        return Ok(None);
+        return Ok(End::HungUp);
     }
     // Both to the end, so that what must be undone is known: a write that is broken off may still be made.
     let (stored, attached) = tokio::join!(agent.store_endpoint(&endpoint), async {
@@ -98,14 +108,17 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Opti
         }
     });
     if let (Ok(()), Ok(Some(()))) = (&stored, &attached) {
-        info!(?addresses, interface = identity.interface, "workload connected");
-        return Ok(Some(Reply::Done));
+        if wire.answer(&Reply::Done).await {
+            info!(?addresses, interface = identity.interface, "workload connected");
+            return Ok(End::Answered);
+        }
+        info!("the plugin hung up before it was told that its workload is connected");
     }
     info!(?addresses, "the workload is not connected, its addresses are released");
     let silent = stored.as_ref().err().map(|failure| failure.details.as_str());
     agent.forget(&identity, &add.sandbox, silent).await?;
     match (stored, attached) {
-        (_, Ok(None)) | (Ok(()), Ok(Some(()))) => Ok(None),
+        (_, Ok(None)) | (Ok(()), Ok(Some(()))) => Ok(End::HungUp),
         (Err(failure), _) | (_, Err(failure)) => Err(failure),
     }
 }
@@ -126,7 +139,7 @@ async fn attached(wire: &mut Wire) -> Result<Option<Attached>, Failure> {
 }
 
 /// Addresses only, for `calico-ipam` on its own.
-async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Reply>, Failure> {
+async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End, Failure> {
     let identity = identity(agent, &add.sandbox)?;
     check_node(agent, add)?;
     let state = agent.ready().await?;
@@ -135,11 +148,11 @@ async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<Option<Repl
     let mut assigned = agent.take_addresses(&identity, add).await?;
     assigned.mtu = state.pod_mtu;
     if wire.answer(&Reply::Assigned(assigned)).await {
-        return Ok(None);
+        return Ok(End::Answered);
     }
     info!("the plugin hung up before it was given its addresses");
     agent.give_back(&identity, &add.sandbox).await?;
-    Ok(None)
+    Ok(End::HungUp)
 }
 
 /// DEL: routes, endpoint, addresses, in this order, so that an address is not given out again before it is gone.
