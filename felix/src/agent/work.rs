@@ -123,25 +123,41 @@ impl Agent {
     pub(crate) async fn store_endpoint(&self, wanted: &WorkloadEndpoint) -> Result<(), Failure> {
         let key = wanted.key();
         let store = async {
-            let mut last = match self.store.create(wanted).await {
-                Ok(_) => return Ok(()),
-                Err(error @ (Error::AlreadyExists(_) | Error::NotSupported { .. })) => error,
-                Err(error) => return Err(error),
-            };
+            let mut last = None;
             for _ in 0..TRIES {
-                let stored = self.store.get::<WorkloadEndpointSpec>(&key).await?;
+                let taken = match self.store.create(wanted).await {
+                    Ok(_) => return Ok(()),
+                    Err(error @ (Error::AlreadyExists(_) | Error::NotSupported { .. })) => error,
+                    Err(error) => return Err(error),
+                };
+                let stored = match self.store.get::<WorkloadEndpointSpec>(&key).await {
+                    Ok(stored) => stored,
+                    // The endpoint is part of a pod that was deleted.
+                    Err(error @ Error::NotFound(_)) if matches!(taken, Error::NotSupported { .. }) => {
+                        return Err(error);
+                    }
+                    // Deleted since: it can be created now.
+                    Err(Error::NotFound(_)) => {
+                        last = Some(taken);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 match self.store.update(&over(stored, wanted)).await {
                     Ok(_) => return Ok(()),
-                    Err(error @ Error::Conflict(_)) => last = error,
+                    Err(error @ (Error::Conflict(_) | Error::NotFound(_))) => last = Some(error),
                     Err(error) => return Err(error),
                 }
             }
-            Err(last)
+            Err(last.unwrap_or(Error::Conflict(key.clone())))
         };
         self.bounded(store).await.map_err(|reason| Failure {
             code: code::LATER,
             message: format!("the endpoint {key} could not be stored"),
-            details: format!("{reason}; check the datastore, then try again"),
+            details: match reason {
+                StepError::Store(Error::NotFound(_)) => "the pod is gone: it was deleted meanwhile".to_owned(),
+                reason => format!("{reason}; check the datastore, then try again"),
+            },
         })
     }
 
