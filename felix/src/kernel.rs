@@ -60,6 +60,8 @@ pub(crate) struct Kernel {
     calc: Calc,
     dataplane: Dataplane,
     notifications: AsyncFd<OwnedFd>,
+    /// Which of the dataplane's descriptors that is.
+    generation: u64,
     state: watch::Sender<State>,
     metrics: Metrics,
     reporters: Reporters,
@@ -87,6 +89,7 @@ impl Kernel {
         Ok(Self {
             calc,
             notifications: watched(&dataplane)?,
+            generation: dataplane.generation(),
             dataplane,
             state,
             metrics,
@@ -147,6 +150,7 @@ impl Kernel {
                 () = sleep_until(later), if self.not_before.is_some() => self.not_before = None,
             }
             self.apply();
+            self.follow();
         }
     }
 
@@ -200,10 +204,18 @@ impl Kernel {
     fn notice(&mut self) {
         if let Err(error) = self.dataplane.notice() {
             warn!(%error, "notifications of the kernel were lost, everything is looked at");
-            match watched(&self.dataplane) {
-                Ok(notifications) => self.notifications = notifications,
-                Err(error) => error!(%error, "notifications of the kernel cannot be waited for, only audits are left"),
-            }
+        }
+    }
+
+    /// Waits for the notifications of another descriptor if the dataplane has replaced it.
+    fn follow(&mut self) {
+        let generation = self.dataplane.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return;
+        }
+        match watched(&self.dataplane) {
+            Ok(notifications) => self.notifications = notifications,
+            Err(error) => error!(%error, "notifications of the kernel cannot be waited for, only audits are left"),
         }
     }
 

@@ -71,6 +71,8 @@ pub struct Dataplane {
     settings: Settings,
     socket: Socket,
     monitor: Monitor,
+    /// How often the monitor was replaced.
+    generation: u64,
     table: RouteTable,
     ownership: Ownership,
     /// The workloads' interfaces that are there, by index.
@@ -100,6 +102,7 @@ impl Dataplane {
             settings,
             // The monitor first: what changes while we look is told.
             monitor: Monitor::open()?,
+            generation: 0,
             socket: Socket::open()?,
             table,
             ownership,
@@ -113,9 +116,15 @@ impl Dataplane {
         })
     }
 
-    /// The descriptor that becomes readable when the kernel has told something; then call [`Self::notice`].
+    /// The descriptor that becomes readable when the kernel has told something; then call [`Self::notice`]. It is another
+    /// whenever [`Self::generation`] is.
     pub fn notifications(&self) -> BorrowedFd<'_> {
         self.monitor.as_fd()
+    }
+
+    /// Counts the descriptors that [`Self::notifications`] was: one that breaks is replaced.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Takes a change of the desired state; the kernel is not touched.
@@ -156,6 +165,7 @@ impl Dataplane {
             Ok(events) => events,
             Err(error) => {
                 self.monitor = Monitor::open()?;
+                self.generation += 1;
                 self.resync();
                 return Err(error);
             }
