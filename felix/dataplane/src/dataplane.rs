@@ -81,6 +81,8 @@ pub struct Dataplane {
     black_holes: BTreeSet<IpNet>,
     /// Interfaces whose parameters are set, since they are up.
     configured: BTreeSet<u32>,
+    /// Those of them whose parameters are to be looked at again.
+    recheck: BTreeSet<u32>,
     in_sync: bool,
     /// Interfaces must be listed again.
     stale: bool,
@@ -110,6 +112,7 @@ impl Dataplane {
             wanted: BTreeMap::new(),
             black_holes: BTreeSet::new(),
             configured: BTreeSet::new(),
+            recheck: BTreeSet::new(),
             in_sync: false,
             stale: true,
             changed: true,
@@ -188,10 +191,10 @@ impl Dataplane {
     }
 
     /// Makes the next [`Self::apply`] look at everything: what notifications missed is found, and interfaces'
-    /// parameters, of which there are none.
+    /// parameters, of which there are none. Workloads that are connected stay so, whatever that comes to.
     pub fn resync(&mut self) {
         self.stale = true;
-        self.configured.clear();
+        self.recheck.clone_from(&self.configured);
     }
 
     /// Writes the difference between the desired and the actual state. Before [`Change::InSync`] nothing is written,
@@ -261,6 +264,7 @@ impl Dataplane {
         self.notice().map_err(kernel)?;
         self.notice_link(&Link { up: true, ..link.clone() });
         self.configured.insert(link.index);
+        self.recheck.remove(&link.index);
         let applied = self.apply().map_err(kernel)?;
         let ours = |failure: &Failure| {
             failure.what == name || addresses.iter().any(|address| failure.what == address.to_string())
@@ -321,7 +325,7 @@ impl Dataplane {
     fn configure(&mut self, applied: &mut Applied) {
         for (index, link) in &self.links {
             let Some(wanted) = self.wanted.get(&link.name) else { continue };
-            if !link.up || self.configured.contains(index) {
+            if !link.up || (self.configured.contains(index) && !self.recheck.contains(index)) {
                 continue;
             }
             let ipv6 = self.settings.ipv6 && needs_ipv6(wanted);
@@ -332,6 +336,7 @@ impl Dataplane {
             match set {
                 Ok(()) => {
                     self.configured.insert(*index);
+                    self.recheck.remove(index);
                 }
                 Err(error) if error.is_not_found() => {} // gone meanwhile: the notification is under way
                 Err(error) => applied.failures.push(Failure { what: link.name.clone(), error }),

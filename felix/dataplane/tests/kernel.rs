@@ -250,6 +250,23 @@ fn routes_follow_an_interface_that_is_made_again_goes_down_or_loses_its_address_
 }
 
 #[test]
+fn an_audit_that_finds_an_interface_spoilt_does_not_disconnect_its_workload() {
+    world(|mut world| {
+        world.take([Change::InSync]);
+        let link = world.attach("cali-a", &["10.244.0.1/32", "fd00::1/128"]);
+        // Below IPv6's least MTU the kernel has no IPv6 on the interface, nor its parameters.
+        let mtu = |mtu| LinkChange { mtu: Some(mtu), ..LinkChange::default() };
+        world.socket.change_link(link.index, &mtu(1000)).unwrap();
+        world.dataplane.notice().unwrap();
+        world.dataplane.resync();
+        world.dataplane.apply().unwrap();
+        assert!(world.routes().contains("10.244.0.1/32 cali-a 80 1024"));
+        world.socket.change_link(link.index, &mtu(1500)).unwrap();
+        world.becomes(&["10.244.0.1/32 cali-a 80 1024", "fd00::1/128 cali-a 80 1024"]);
+    });
+}
+
+#[test]
 fn attaching_what_is_not_there_or_anothers_is_refused() {
     world(|mut world| {
         world.take([Change::InSync, wanted("cali-a", &["10.244.0.1/32"])]);
