@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use calico_netlink::NextHop;
 use ipnet::IpNet;
 
 use crate::inputs::{Encap, Pool};
@@ -25,8 +26,8 @@ const DEPTH: usize = 4;
 pub struct Foreign {
     /// Its priority; the lowest wins.
     pub metric: u32,
-    /// Gateway and interface of each next hop; empty is a black hole of some kind.
-    pub hops: Vec<(Option<IpAddr>, u32)>,
+    /// Its next hops, the interface known; empty is a black hole of some kind.
+    pub hops: Vec<NextHop>,
 }
 
 /// Where a next hop leads.
@@ -36,6 +37,8 @@ pub struct Hop {
     pub gateway: IpAddr,
     /// The interface's index.
     pub interface: u32,
+    /// Whether the gateway counts as on the link though no address says so.
+    pub onlink: bool,
 }
 
 /// Why a next hop leads nowhere.
@@ -158,7 +161,7 @@ impl Fib {
 
     /// Forgets the IPv4 routes that lead only through a link; returns their prefixes.
     pub fn link_down(&mut self, link: u32) -> Vec<IpNet> {
-        let dead = |route: &Foreign| !route.hops.is_empty() && route.hops.iter().all(|(_, index)| *index == link);
+        let dead = |route: &Foreign| !route.hops.is_empty() && route.hops.iter().all(|hop| hop.interface == Some(link));
         let of_link: Vec<_> = self
             .routes
             .iter()
@@ -202,14 +205,14 @@ impl Fib {
         let mut gateway = next_hop;
         for _ in 0..DEPTH {
             let route = self.longest(gateway).ok_or(Unreachable::NoRoute)?;
-            match route.hops.first() {
-                None => return Err(Unreachable::BlackHole),
-                Some((None, interface)) => return Ok(Hop { gateway, interface: *interface }),
-                // The kernel accepted it, so it is on the link.
-                Some((Some(via), interface)) if *interface != 0 => {
-                    return Ok(Hop { gateway: *via, interface: *interface });
+            let hop = route.hops.first().ok_or(Unreachable::BlackHole)?;
+            match (hop.gateway, hop.interface) {
+                (None, interface) => {
+                    return Ok(Hop { gateway, interface: interface.unwrap_or(0), onlink: false });
                 }
-                Some((Some(via), _)) => gateway = *via,
+                // The kernel accepted it, so it is on the link, if need be by its word.
+                (Some(via), Some(interface)) => return Ok(Hop { gateway: via, interface, onlink: hop.onlink }),
+                (Some(via), None) => gateway = via,
             }
         }
         Err(Unreachable::NoRoute)
@@ -286,8 +289,8 @@ mod tests {
         let mut fib = Fib::default();
         fib.link(2, Some("eth0".to_owned()));
         fib.address(ip("10.0.0.1"), 2, true);
-        fib.route(net("10.0.0.0/24"), Foreign { metric: 0, hops: vec![(None, 2)] }, true);
-        fib.route(net("0.0.0.0/0"), Foreign { metric: 100, hops: vec![(Some(ip("10.0.0.254")), 2)] }, true);
+        fib.route(net("10.0.0.0/24"), Foreign { metric: 0, hops: vec![NextHop::dev(2)] }, true);
+        fib.route(net("0.0.0.0/0"), Foreign { metric: 100, hops: vec![NextHop::via(ip("10.0.0.254")).on(2)] }, true);
         fib
     }
 
@@ -312,14 +315,14 @@ mod tests {
     }
 
     fn install(gateways: &[&str], metric: u32) -> Verdict {
-        let hops = gateways.iter().map(|text| Hop { gateway: ip(text), interface: 2 }).collect();
+        let hops = gateways.iter().map(|text| Hop { gateway: ip(text), interface: 2, onlink: false }).collect();
         Verdict::Install { hops, metric }
     }
 
     #[test]
     fn next_hops_resolve_on_the_link_or_through_routes_that_are_not_bgps() {
         let mut fib = fib();
-        let hop = |gateway| Ok(Hop { gateway: ip(gateway), interface: 2 });
+        let hop = |gateway| Ok(Hop { gateway: ip(gateway), interface: 2, onlink: false });
         assert_eq!(fib.resolve(ip("10.0.0.2")), hop("10.0.0.2"));
         assert_eq!(fib.resolve(ip("192.0.2.1")), hop("10.0.0.254"));
         assert_eq!(fib.resolve(ip("10.0.0.1")), Err(Unreachable::Own));
@@ -332,7 +335,7 @@ mod tests {
         assert_eq!(fib.resolve(ip("192.0.2.1")), Err(Unreachable::NoRoute));
         let mut fib = self::fib();
         // A lower metric wins for one prefix.
-        fib.route(net("0.0.0.0/0"), Foreign { metric: 50, hops: vec![(Some(ip("10.0.0.253")), 2)] }, true);
+        fib.route(net("0.0.0.0/0"), Foreign { metric: 50, hops: vec![NextHop::via(ip("10.0.0.253")).on(2)] }, true);
         assert_eq!(fib.resolve(ip("192.0.2.1")), hop("10.0.0.253"));
     }
 
@@ -360,7 +363,7 @@ mod tests {
     fn own_blocks_and_own_pods_are_never_routed_to_a_peer_but_a_lent_address_is() {
         let mut fib = fib();
         fib.route(net("10.244.0.0/26"), Foreign { metric: 0, hops: vec![] }, true);
-        fib.route(net("10.244.0.5/32"), Foreign { metric: 0, hops: vec![(None, 9)] }, true);
+        fib.route(net("10.244.0.5/32"), Foreign { metric: 0, hops: vec![NextHop::dev(9)] }, true);
         check(&fib, "10.244.0.0/26", &["10.0.0.2"], None, Verdict::Elsewhere(Elsewhere::OwnBlock));
         check(&fib, "10.244.0.5/32", &["10.0.0.2"], None, Verdict::Elsewhere(Elsewhere::Taken));
         check(&fib, "10.244.0.6/32", &["10.0.0.2"], None, install(&["10.0.0.2"], 1024));
@@ -369,7 +372,11 @@ mod tests {
     #[test]
     fn a_route_of_another_program_with_our_key_stays() {
         let mut fib = fib();
-        fib.route(net("198.51.100.0/24"), Foreign { metric: 1024, hops: vec![(Some(ip("10.0.0.7")), 2)] }, true);
+        fib.route(
+            net("198.51.100.0/24"),
+            Foreign { metric: 1024, hops: vec![NextHop::via(ip("10.0.0.7")).on(2)] },
+            true,
+        );
         check(&fib, "198.51.100.0/24", &["10.0.0.2"], None, Verdict::Elsewhere(Elsewhere::Taken));
         check(&fib, "198.51.100.0/24", &["10.0.0.2"], Some(2_147_483_135), install(&["10.0.0.2"], 512));
     }
@@ -377,7 +384,7 @@ mod tests {
     #[test]
     fn an_unreachable_next_hop_holds_the_route_back_unless_another_is_reachable() {
         let mut fib = fib();
-        fib.route(net("0.0.0.0/0"), Foreign { metric: 100, hops: vec![(Some(ip("10.0.0.254")), 2)] }, false);
+        fib.route(net("0.0.0.0/0"), Foreign { metric: 100, hops: vec![NextHop::via(ip("10.0.0.254")).on(2)] }, false);
         check(&fib, "10.244.1.0/26", &["192.0.2.1"], None, Verdict::HeldBack(Unreachable::NoRoute));
         check(&fib, "10.244.1.0/26", &["10.0.0.1"], None, Verdict::HeldBack(Unreachable::Own));
         let both = install(&["10.0.0.2", "10.0.0.3"], 1024);

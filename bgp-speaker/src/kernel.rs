@@ -545,7 +545,7 @@ fn foreign(route: &Route) -> Option<Foreign> {
     if !is_foreign(route) || link_local {
         return None;
     }
-    let hop = |hop: &NextHop| (hop.gateway, hop.interface.unwrap_or(0));
+    let hop = |hop: &NextHop| NextHop { weight: 1, ..*hop };
     let hops = match route.kind {
         RouteKind::Unicast => route.next_hops.iter().map(hop).collect(),
         _ => Vec::new(),
@@ -558,6 +558,7 @@ fn key(prefix: &IpNet, metric: u32) -> RouteKey {
 }
 
 fn route(prefix: &IpNet, hops: &[Hop], metric: u32) -> Route {
-    let hops: Vec<_> = hops.iter().map(|hop| NextHop::via(hop.gateway).on(hop.interface)).collect();
+    let next_hop = |hop: &Hop| NextHop { onlink: hop.onlink, ..NextHop::via(hop.gateway).on(hop.interface) };
+    let hops: Vec<_> = hops.iter().map(next_hop).collect();
     Route::unicast(*prefix, hops, PROTOCOL).with_metric(metric)
 }

@@ -125,6 +125,14 @@ fn routes_follow_next_hops_links_and_ownership_and_leave_others_alone() {
         ip("link set eth0 up");
         become_routes(&[first, outside]);
 
+        // A router that only its route's word puts on the link.
+        ip("route add 203.0.113.0/24 via 172.16.0.1 dev eth0 onlink");
+        tell(&handle, Order::Learned(vec![learned("10.244.4.0/26", &["203.0.113.9"])]));
+        let onlink = "10.244.4.0/26 via 172.16.0.1 dev eth0 metric 1024 onlink";
+        become_routes(&[first, onlink, outside]);
+        tell(&handle, Order::Learned(vec![(net("10.244.4.0/26"), None)]));
+        become_routes(&[first, outside]);
+
         // Several next hops are one route.
         tell(&handle, Order::Learned(vec![learned("10.244.1.0/26", &["10.0.0.2", "10.0.0.3"])]));
         let end = Instant::now() + Duration::from_secs(30);
