@@ -161,15 +161,26 @@ impl Command {
 
 /// Whether a session's name is the asked one, or fits the pattern with `*` and `?`.
 fn matches(pattern: &str, name: &str) -> bool {
-    match (pattern.split_at_checked(1), name.chars().next()) {
-        (None, first) => pattern.is_empty() && first.is_none(),
-        (Some(("*", rest)), first) => {
-            matches(rest, name) || first.is_some_and(|c| matches(pattern, name.get(c.len_utf8()..).unwrap_or_default()))
+    let (mut pattern, mut name) = (pattern.chars(), name.chars());
+    // Behind the last star, and how much of the name it leaves: what an earlier star took need not be tried again.
+    let mut star = None;
+    loop {
+        let rest = name.clone();
+        match (pattern.next(), name.next()) {
+            (Some('*'), _) => {
+                star = Some((pattern.clone(), rest.clone()));
+                name = rest;
+            }
+            (None, None) => return true,
+            (Some(head), Some(c)) if head == '?' || head == c => {}
+            _ => {
+                let Some((behind, left)) = &mut star else { return false };
+                if left.next().is_none() {
+                    return false;
+                }
+                (pattern, name) = (behind.clone(), left.clone());
+            }
         }
-        (Some((head, rest)), Some(c)) if head == "?" || head.starts_with(c) => {
-            matches(rest, name.get(c.len_utf8()..).unwrap_or_default())
-        }
-        _ => false,
     }
 }
 
@@ -523,5 +534,23 @@ mod tests {
         }
         check("restrict", Family::V4, "0016 Access restricted\n");
         assert_eq!(greeting(), "0001 BIRD v0.3.3+birdv1.6.8 ready.\n");
+    }
+
+    #[test]
+    fn a_pattern_of_many_stars_is_matched_in_no_time() {
+        let name = "a".repeat(200);
+        assert!(!matches(&("*a".repeat(100) + "b"), &name), "exponential for who tries every star");
+        assert!(matches(&("*a".repeat(100) + "*"), &name));
+        for (pattern, name, fits) in [
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("?", "", false),
+            ("Mesh_*_2", "Mesh_10_2_0_2", true),
+            ("Mesh_*_2", "Mesh_10_2_0_3", false),
+            ("*é?", "née", true),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
     }
 }
