@@ -8,10 +8,12 @@ use bgp_speaker::metrics::Metrics;
 use bgp_speaker::options::{self, Options};
 use bgp_speaker::sockets::{self, Dialect};
 use bgp_speaker::speaker::{self, Parts};
+use bgp_speaker::status::Overview;
 use calico_daemon::{Health, LogOptions, Reporter, init_logs, serve_http, terminated};
 use calico_datastore::{Config, Store, connect};
 use clap::Parser as _;
 use prometheus::Registry;
+use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -62,14 +64,17 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     let kernel =
         kernel::start().context("cannot work with the kernel's routes; is this process root (CAP_NET_ADMIN)?")?;
-    let (asked, queries) = mpsc::channel(16);
+    let (asked, mut queries) = mpsc::channel(16);
     sockets::serve(&options.status_socket, Dialect::Json, asked.clone())?;
     for (name, family) in [("bird.ctl", Family::V4), ("bird6.ctl", Family::V6)] {
         sockets::serve(&options.bird_socket_dir.join(name), Dialect::Bird(family), asked.clone())?;
     }
 
+    let trouble = RefCell::new(None);
+    let overview = || Overview::without_datastore(&node, trouble.borrow().clone());
     let store = tokio::select! {
-        store = reach(&config, &reporter) => store,
+        store = reach(&config, &reporter, &trouble) => store,
+        never = sockets::answer_meanwhile(&mut queries, overview) => match never {},
         signal = &mut stop => {
             info!(signal, "stopping");
             return Ok(());
@@ -81,8 +86,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     speaker::run(parts, stop).await
 }
 
-/// Opens the datastore, however long that takes.
-async fn reach(config: &Config, health: &Reporter) -> Store {
+/// Opens the datastore, however long that takes; `trouble` is why it takes so long.
+async fn reach(config: &Config, health: &Reporter, trouble: &RefCell<Option<String>>) -> Store {
     let mut pause = RECONNECT.0;
     loop {
         match connect(config).await {
@@ -90,6 +95,7 @@ async fn reach(config: &Config, health: &Reporter) -> Store {
             Err(error) => {
                 warn!(%error, "datastore cannot be reached; trying again");
                 health.report(true, false, format!("waiting for the datastore: {error}"));
+                trouble.replace(Some(error.to_string()));
             }
         }
         tokio::time::sleep(pause).await;

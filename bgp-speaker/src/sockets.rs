@@ -1,5 +1,6 @@
 //! Who asks for status, and how is it answered? Unix sockets: JSON, and the dialect of BIRD.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::status::{Overview, PathStatus, Question, Report, SessionStatus};
 const LINE_LIMIT: u64 = 4096;
 /// How long a client may stay silent.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client waits for the speaker.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A question, and where the answer goes.
 pub type Query = (Question, oneshot::Sender<Report>);
@@ -124,7 +127,7 @@ async fn converse(stream: UnixStream, dialect: Dialect, queries: &mpsc::Sender<Q
                 Err(refusal) => refusal,
                 Ok(command) => match ask(queries, command.question()).await {
                     Some(report) => command.answer(&report, family, &TimeZone::system()),
-                    None => return Ok(()), // stopping
+                    None => return Ok(()), // stopping or overloaded
                 },
             },
         };
@@ -155,7 +158,9 @@ async fn json(line: &str, queries: &mpsc::Sender<Query>) -> String {
         }
     };
     let Some(report) = ask(queries, question).await else {
-        return document(&Answer::Error { error: "the speaker is stopping".to_owned() });
+        return document(&Answer::Error {
+            error: "the speaker does not answer: it is stopping or overloaded".to_owned(),
+        });
     };
     document(&match question {
         Question::Status => Answer::Status(&report.overview),
@@ -172,6 +177,39 @@ fn document(answer: &Answer<'_>) -> String {
 
 async fn ask(queries: &mpsc::Sender<Query>, question: Question) -> Option<Report> {
     let (sender, receiver) = oneshot::channel();
-    queries.send((question, sender)).await.ok()?;
-    receiver.await.ok()
+    let answer = async {
+        queries.send((question, sender)).await.ok()?;
+        receiver.await.ok()
+    };
+    tokio::time::timeout(ANSWER, answer).await.ok()?
+}
+
+/// Answers while there is no speaker yet: there are no sessions and no paths, and the overview says why.
+pub async fn answer_meanwhile(queries: &mut mpsc::Receiver<Query>, overview: impl Fn() -> Overview) -> Infallible {
+    while let Some((_, answer)) = queries.recv().await {
+        let report = Report { overview: overview(), sessions: Vec::new(), paths: Vec::new() };
+        let _ = answer.send(report); // the client may be gone
+    }
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn status_clients_are_answered_before_there_is_a_speaker() {
+        let (asked, mut queries) = mpsc::channel(1);
+        let trouble = "connection refused";
+        let answer = tokio::select! {
+            answer = json("{\"show\":\"sessions\"}", &asked) => answer,
+            never = answer_meanwhile(&mut queries, || Overview::without_datastore("a", Some(trouble.to_owned()))) => {
+                match never {}
+            }
+        };
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["sessions"], serde_json::json!([]));
+        assert_eq!(answer["status"]["datastore_trouble"], trouble);
+        assert_eq!(answer["status"]["datastore_in_sync"], false);
+    }
 }

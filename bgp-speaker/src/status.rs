@@ -194,6 +194,30 @@ pub struct Overview {
     pub warnings: Vec<String>,
 }
 
+impl Overview {
+    /// What can be said before the datastore was reached: that, and why.
+    pub fn without_datastore(node: &str, trouble: Option<String>) -> Self {
+        let now = Timestamp::now();
+        let reason = trouble.as_deref().unwrap_or("connecting");
+        Self {
+            node: node.to_owned(),
+            version: calico_version::LONG,
+            router_id: None,
+            local_as: 0,
+            now,
+            started: now,
+            reconfigured: now,
+            datastore_in_sync: false,
+            warnings: vec![format!("waiting for the datastore: {reason}")],
+            datastore_trouble: trouble,
+            listening: Vec::new(),
+            recovery: None,
+            kernel: KernelStatus::default(),
+            blocks: Vec::new(),
+        }
+    }
+}
+
 /// One path of one prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PathStatus {
