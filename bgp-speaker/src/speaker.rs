@@ -40,6 +40,8 @@ use crate::transport::{self, DialId};
 const RECOVERY: Duration = Duration::from_secs(60);
 /// From then on recovery no longer waits for peers that are down, or that never say that they have told all.
 const RECOVERY_WITHOUT_DOWN: Duration = Duration::from_secs(20);
+/// How soon recovery's end is tried again if the kernel's thread was busy.
+const RECOVERY_RETRY: Duration = Duration::from_millis(100);
 /// How often a listener that could not be had is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
 /// Most changes and events that are taken before the consequences are drawn.
@@ -110,6 +112,8 @@ pub struct Speaker {
     listen_again: Option<Instant>,
     routing: Routing,
     recovery: Recovery,
+    /// When recovery that could not end is to be tried again.
+    recover_again: Option<Instant>,
     /// What the kernel's thread has still to be told about pools and blocks.
     pending_ownership: Option<Ownership>,
     /// Next hops that the kernel's thread has still to watch, or not to.
@@ -152,6 +156,7 @@ pub async fn run(parts: Parts, stop: impl Future<Output = &'static str>) -> anyh
         listen_again: None,
         routing: Routing::default(),
         recovery: Recovery::Waiting,
+        recover_again: None,
         pending_ownership: None,
         pending_next_hops: Vec::new(),
         said: None,
@@ -182,8 +187,9 @@ impl Speaker {
         let mut counters = tokio::time::interval(COUNTERS);
         counters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.settle();
-            let deadline = self.deadline().map(tokio::time::Instant::from_std);
+            let now = Instant::now();
+            self.settle(now);
+            let deadline = self.deadline(now).map(tokio::time::Instant::from_std);
             let sleep = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -237,23 +243,20 @@ impl Speaker {
     }
 
     /// Draws the consequences of what happened: messages to peers, recovery, health.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         self.transmit();
-        self.recover(Instant::now());
+        self.recover(now);
         self.report_health();
     }
 
-    /// When something is due.
-    fn deadline(&self) -> Option<Instant> {
+    /// When something is due, as of `now`, for which everything is settled.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
         let session = self.deadlines.first().map(|(at, _)| *at);
         let recovery = match self.recovery {
-            Recovery::Running { since } if since.elapsed() < RECOVERY_WITHOUT_DOWN => {
-                Some(since + RECOVERY_WITHOUT_DOWN)
-            }
-            Recovery::Running { since } => Some(since + RECOVERY),
+            Recovery::Running { since } => next_bound(since, now),
             Recovery::Waiting | Recovery::Done => None,
         };
-        [session, recovery, self.listen_again].into_iter().flatten().min()
+        [session, recovery, self.recover_again, self.listen_again].into_iter().flatten().min()
     }
 
     fn woken(&mut self, now: Instant) {
@@ -346,6 +349,7 @@ impl Speaker {
 
     /// Ends recovery when every peer has told its routes, or has had its time.
     fn recover(&mut self, now: Instant) {
+        self.recover_again = None;
         let Recovery::Running { since } = self.recovery else { return };
         let age = now.saturating_duration_since(since);
         if age >= RECOVERY || !self.peers.iter().any(|(id, peer)| self.holds_selection(*id, peer, now)) {
@@ -357,6 +361,7 @@ impl Speaker {
         // What the last End-of-RIB completed goes to the kernel first, and for that its next hops must be looked up.
         let busy = self.has_commands() || self.routing.awaits_next_hops() || self.kernel.unresolved();
         if busy || self.kernel.commands.try_send(Command::Sweep).is_err() {
+            self.recover_again = Some(now + RECOVERY_RETRY);
             return;
         }
         info!(seconds = age.as_secs_f32(), "recovery is over; routes that no peer advertises are removed");
@@ -414,5 +419,24 @@ impl Speaker {
     /// Something that must not happen did; said once and survived.
     fn odd(what: &'static str, id: u32) {
         error!(what, peer = id, "internal inconsistency");
+    }
+}
+
+/// When recovery's patience with some peers ends next, if that is still to come.
+fn next_bound(since: Instant, now: Instant) -> Option<Instant> {
+    [since + RECOVERY_WITHOUT_DOWN, since + RECOVERY].into_iter().find(|bound| *bound > now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recovery_never_wakes_for_a_bound_that_is_past() {
+        let since = Instant::now();
+        let seconds = |n| Duration::from_secs(n);
+        assert_eq!(next_bound(since, since), Some(since + seconds(20)));
+        assert_eq!(next_bound(since, since + seconds(20)), Some(since + seconds(60)));
+        assert_eq!(next_bound(since, since + seconds(60)), None);
     }
 }
