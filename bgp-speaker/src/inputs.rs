@@ -27,8 +27,6 @@ pub struct NodeFacts {
     pub as_number: Option<AsNumber>,
     /// Makes it a route reflector.
     pub cluster_id: Option<Ipv4Addr>,
-    /// What selectors look at.
-    pub labels: BTreeMap<String, String>,
 }
 
 impl NodeFacts {
@@ -253,7 +251,7 @@ fn typed<S: Spec>(entry: Entry) -> Result<Resource<S>, String> {
 
 fn node_facts(node: &Resource<NodeSpec>) -> Result<NodeFacts, String> {
     let Some(bgp) = &node.spec.bgp else {
-        return Ok(NodeFacts { labels: node.metadata.labels.clone(), ..NodeFacts::default() });
+        return Ok(NodeFacts::default());
     };
     let ipv4 = match bgp.ipv4_address.as_deref().filter(|text| !text.is_empty()) {
         None => None,
@@ -275,7 +273,7 @@ fn node_facts(node: &Resource<NodeSpec>) -> Result<NodeFacts, String> {
             format!("spec.bgp.routeReflectorClusterID is \"{text}\", expected the form of an IPv4 address, 244.0.0.1")
         })?),
     };
-    Ok(NodeFacts { ipv4, ipv6, as_number: bgp.as_number, cluster_id, labels: node.metadata.labels.clone() })
+    Ok(NodeFacts { ipv4, ipv6, as_number: bgp.as_number, cluster_id })
 }
 
 /// A network with its host bits, or an address as a network of one.
@@ -369,5 +367,16 @@ mod tests {
         let error = put(&mut inputs, Kind::IPPool, json!({"metadata": {"name": "plain"}, "spec": {"cidr": "10"}}));
         assert!(error.unwrap_err().to_string().contains("IPPool plain: spec.cidr is \"10\""));
         assert_eq!(inputs.pools.len(), 3);
+    }
+
+    #[test]
+    fn labels_of_a_node_are_nothing_to_the_plan() {
+        let mut inputs = Inputs::default();
+        let node = |zone: &str| {
+            let bgp = json!({"ipv4Address": "10.0.0.1/24"});
+            json!({"metadata": {"name": "a", "labels": {"zone": zone}}, "spec": {"bgp": bgp}})
+        };
+        assert!(put(&mut inputs, Kind::Node, node("east")).unwrap().sessions);
+        assert!(!put(&mut inputs, Kind::Node, node("west")).unwrap().sessions);
     }
 }

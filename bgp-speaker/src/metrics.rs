@@ -83,15 +83,22 @@ impl Metrics {
         self.refused.with_label_values(&[reason]).inc();
     }
 
-    /// How one session is now.
-    pub fn session(&self, status: &SessionStatus) {
+    /// Whether one session is up. Its prefixes and messages are not looked at.
+    pub fn condition(&self, status: &SessionStatus) {
         let peer = status.peer.ip().to_string();
         let labels = [status.name.as_str(), peer.as_str()];
-        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let established = matches!(status.state, State::Up | State::Wait);
         self.session_up.with_label_values(&labels).set(established.into());
         self.session_since.with_label_values(&labels).set(status.since.as_second());
-        self.flaps.with_label_values(&labels).set(number(status.flaps));
+        self.flaps.with_label_values(&labels).set(i64::try_from(status.flaps).unwrap_or(i64::MAX));
+    }
+
+    /// How one session is now, with its numbers.
+    pub fn session(&self, status: &SessionStatus) {
+        self.condition(status);
+        let peer = status.peer.ip().to_string();
+        let labels = [status.name.as_str(), peer.as_str()];
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         for (direction, value) in [
             ("received", status.prefixes.received),
             ("accepted", status.prefixes.accepted),

@@ -14,6 +14,7 @@ use crate::fib::Ownership;
 use crate::inputs::advertised;
 use crate::peer::Peer;
 use crate::sessions::{self, SessionConfig};
+use crate::status::Prefixes;
 use crate::transport;
 
 /// Kernel metric of a normal route where none is configured.
@@ -61,11 +62,11 @@ impl Speaker {
                 self.add(config);
             }
         }
+        self.metrics.states(self.peers.values().map(Peer::state));
         if let Recovery::Waiting = self.recovery {
             self.recovery = Recovery::Running { since: Instant::now() };
             self.metrics.recovering.set(1);
         }
-        self.publish_counters();
     }
 
     fn add(&mut self, config: SessionConfig) {
@@ -84,6 +85,7 @@ impl Speaker {
                 false
             }
         };
+        self.metrics.condition(&peer.status(clock, Prefixes::default()));
         self.peers.insert(id, peer);
         if start {
             self.session(id, Event::Start);

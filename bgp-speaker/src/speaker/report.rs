@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{RECOVERY, Recovery, Speaker};
 use crate::kernel::Command;
-use crate::status::{self, Overview, Question, Report, SessionStatus};
+use crate::status::{self, Overview, Prefixes, Question, Report, SessionStatus};
 
 impl Speaker {
     /// Answers a status client; what only the kernel's thread knows is filled in there.
@@ -80,10 +80,10 @@ impl Speaker {
         })
     }
 
-    /// Publishes the numbers of one session.
+    /// Publishes whether one session is up. What it was told is not counted: that means a walk of its Adj-RIB-Out.
     pub(super) fn publish_session(&self, id: u32) {
         if let Some(peer) = self.peers.get(&id) {
-            self.metrics.session(&peer.status(Timestamp::now(), self.routing.prefixes(id, peer.family())));
+            self.metrics.condition(&peer.status(Timestamp::now(), Prefixes::default()));
         }
         self.metrics.states(self.peers.values().map(crate::peer::Peer::state));
     }

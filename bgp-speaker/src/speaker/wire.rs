@@ -161,7 +161,6 @@ impl Speaker {
                 peer.complete.insert(family);
                 debug!(session = peer.config.name, %family, "peer has told all its routes");
                 self.routing.end_of_rib(id, family);
-                self.publish_session(id);
             }
             Action::RefreshRequested(family) => self.routing.refresh(id, family),
             Action::RefreshBegins(family) => self.routing.mark_stale(id, family),
