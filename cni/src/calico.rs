@@ -7,7 +7,7 @@ use calico_netlink::Socket;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::conversation::{self, ADD};
+use crate::conversation;
 use crate::environment::Environment;
 use crate::error::{Code, Error};
 use crate::netconf::Netconf;
@@ -30,8 +30,7 @@ fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
     let path = environment.namespace.as_deref().unwrap_or("".as_ref());
     let namespace = Namespace::require(path)?;
     let request = conversation::add(netconf, ipam, environment);
-    let mut client = conversation::connect(netconf, ADD)?;
-    let assigned = conversation::assign(&mut client, Request::Add(request.clone()), &request)?;
+    let (mut client, assigned) = conversation::assign(netconf, environment, &request, Request::Add, Request::Del)?;
 
     // From here on there is something to undo.
     let mut node = None;
@@ -77,20 +76,10 @@ fn make(
 }
 
 /// Removes what was made and gives the addresses back; what fails of it is told too.
-fn undo(
-    mut error: Error,
-    node: Option<Node>,
-    netconf: &Netconf,
-    environment: &Environment,
-    assigned: &Assigned,
-) -> Error {
+fn undo(error: Error, node: Option<Node>, netconf: &Netconf, environment: &Environment, assigned: &Assigned) -> Error {
     let removed = node.map_or(Ok(()), |mut node| pod::remove(&mut node, &assigned.host_interface));
     // Addresses are given back only when nobody can use them any more.
-    let undone = removed.and_then(|()| conversation::release(netconf, environment, Request::Del));
-    if let Err(second) = undone {
-        error.details = format!("{}; and then {second}", error.details);
-    }
-    error
+    error.and_then(removed.and_then(|()| conversation::release(netconf, environment, Request::Del)))
 }
 
 fn outcome(environment: &Environment, assigned: &Assigned, made: Made, mtu: Option<u32>, sandbox: String) -> Outcome {

@@ -4,7 +4,7 @@ use calico_agent::Request;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::conversation::{self, ADD};
+use crate::conversation;
 use crate::environment::Environment;
 use crate::error::{Code, Error};
 use crate::netconf::Netconf;
@@ -24,8 +24,7 @@ pub const PLUGIN: Plugin = Plugin {
 fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
     let ipam = netconf.ipam.as_ref().map_err(Clone::clone)?;
     let request = conversation::add(netconf, ipam, environment);
-    let mut client = conversation::connect(netconf, ADD)?;
-    let assigned = conversation::assign(&mut client, Request::Assign(request.clone()), &request)?;
+    let (_, assigned) = conversation::assign(netconf, environment, &request, Request::Assign, Request::Release)?;
     let network = |assigned: &calico_agent::AssignedAddress| {
         // An address that was asked for by name is told alone, not as one of its block.
         let fixed = request.addresses.contains(&assigned.address);

@@ -13,9 +13,9 @@ use crate::netconf::{Ipam, Netconf};
 /// How long an agent may take to notice that we are there.
 const CONNECT: Duration = Duration::from_millis(900);
 /// How long an answer to ADD may take: the datastore may have to be asked many times.
-pub const ADD: Duration = Duration::from_secs(60);
+const ADD: Duration = Duration::from_secs(60);
 /// How long an answer to anything else may take.
-pub const OTHER: Duration = Duration::from_secs(10);
+const OTHER: Duration = Duration::from_secs(10);
 
 /// Connects to the agent.
 ///
@@ -43,12 +43,36 @@ pub fn add(netconf: &Netconf, ipam: &Ipam, environment: &Environment) -> Add {
     }
 }
 
-/// Asks for addresses and sees that the answer holds what was asked for.
+/// Connects, asks for addresses and sees that the answer holds what was asked for. `request` makes the request, `undo`
+/// that which undoes it: an agent that was killed, or is slow, may have taken addresses before it could say so.
 ///
 /// # Errors
-/// The agent's, and code 999 for an answer that is none.
-pub fn assign(client: &mut Client, request: Request, wanted: &Add) -> Result<Assigned, Error> {
-    let assigned = match client.call(&request)? {
+/// The agent's, and code 999 for an answer that is none. Nothing is left behind then, or it is remembered.
+pub fn assign(
+    netconf: &Netconf,
+    environment: &Environment,
+    wanted: &Add,
+    request: fn(Add) -> Request,
+    undo: fn(Del) -> Request,
+) -> Result<(Client, Assigned), Error> {
+    let mut client = connect(netconf, ADD)?;
+    let answer = match client.call(&request(wanted.clone())) {
+        // It has undone everything itself.
+        Ok(Reply::Error(failure)) => return Err(failure.into()),
+        answer => answer.map_err(Error::from).and_then(|reply| addresses(reply, wanted)),
+    };
+    match answer {
+        Ok(assigned) => Ok((client, assigned)),
+        Err(error) => {
+            // Hang up: the agent does not begin with the release before it has let go of this.
+            drop(client);
+            Err(error.and_then(release(netconf, environment, undo)))
+        }
+    }
+}
+
+fn addresses(reply: Reply, wanted: &Add) -> Result<Assigned, Error> {
+    let assigned = match reply {
         Reply::Assigned(assigned) => assigned,
         Reply::Error(failure) => return Err(failure.into()),
         Reply::Done => return Err(surprise("it said done without an address")),

@@ -65,6 +65,14 @@ impl Error {
         Self { code, message: message.into(), details: details.into() }
     }
 
+    /// This failure, and that of what was then done about it.
+    pub fn and_then(mut self, undone: Result<(), Self>) -> Self {
+        if let Err(second) = undone {
+            self.details = format!("{}; and then {second}", self.details);
+        }
+        self
+    }
+
     /// A network configuration that says something impossible.
     pub fn configuration(message: impl Into<String>, details: impl Into<String>) -> Self {
         Self::new(Code::InvalidConfiguration, message, details)

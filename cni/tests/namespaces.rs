@@ -375,6 +375,15 @@ fn an_add_that_fails_half_way_leaves_nothing() {
     assert_eq!(pending.len(), 1);
     assert_eq!(pending[0].del, Ok(Del { sandbox: sandbox() }));
 
+    // It dies before it has said which addresses it took.
+    for program in [env!("CARGO_BIN_EXE_calico"), env!("CARGO_BIN_EXE_calico-ipam")] {
+        let node = Node::new().agent(|_| None);
+        node.call(program, "ADD", &pod.path(), json!({})).fails(11);
+        let pending = spool::pending(&node.spool()).unwrap();
+        assert_eq!(pending.len(), 1);
+        assert_eq!(pending[0].del, Ok(Del { sandbox: sandbox() }));
+    }
+
     // The kernel refuses: an MTU that no interface has.
     let node = Node::new().agent(content);
     let patch = json!({ "mtu": 100_000_000 });

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use crate::{MAX_LINE, Reply, Request};
 
-/// Why a conversation failed. All but [`ClientError::Closed`] after `Attached` leave nothing behind at the agent.
+/// Why a conversation failed.
+///
+/// Only [`ClientError::NotThere`] leaves nothing behind for certain: an agent that is killed or slow may have taken addresses
+/// before. Whoever asked for some must release them, on another connection or by the [spool](crate::spool).
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
