@@ -110,7 +110,15 @@ pub(crate) async fn run(mut allocator: Allocator, mut updates: mpsc::Receiver<Up
         }
         // Pods that start do not wait for those that go.
         if !assigns.is_empty() {
-            assign(&mut allocator, assigns).await;
+            let mut exhausted = assign(&mut allocator, assigns, !releases.is_empty()).await;
+            if !exhausted.is_empty() {
+                // Unless those that go have what they need.
+                for (handles, reply) in releases.drain(..) {
+                    let _ = reply.send(release(&mut allocator, handles).await);
+                }
+                exhausted.retain(|(_, reply)| !reply.is_closed());
+                assign(&mut allocator, exhausted, false).await;
+            }
         } else if let Some((handles, reply)) = releases.pop_front() {
             let _ = reply.send(release(&mut allocator, handles).await);
         }
@@ -129,16 +137,22 @@ fn sort(job: Job, assigns: &mut Vec<Assign>, releases: &mut VecDeque<Release>) {
     }
 }
 
-async fn assign(allocator: &mut Allocator, assigns: Vec<Assign>) {
+/// Serves requests; if `again`, those for which no address is left are not answered but returned.
+async fn assign(allocator: &mut Allocator, assigns: Vec<Assign>, again: bool) -> Vec<Assign> {
     let (requests, replies): (Vec<_>, Vec<_>) = assigns.into_iter().map(|(request, reply)| (*request, reply)).unzip();
     debug!(requests = requests.len(), "assigning");
     let Ok(results) = timeout(PATIENCE, allocator.assign_many(&requests, Timestamp::now())).await else {
         for reply in replies {
             let _ = reply.send(Err(IpamError::Silent));
         }
-        return;
+        return Vec::new();
     };
-    for ((request, reply), result) in requests.iter().zip(replies).zip(results) {
+    let mut exhausted = Vec::new();
+    for ((request, reply), result) in requests.into_iter().zip(replies).zip(results) {
+        if again && matches!(result, Err(AssignError::Exhausted { .. })) {
+            exhausted.push((Box::new(request), reply));
+            continue;
+        }
         if let Err(Ok(unused)) = reply.send(result.map_err(IpamError::from)) {
             // The asker gave up in the meantime, and gave back what it could not know of.
             warn!(handle = request.handle, "addresses were assigned too late and are released");
@@ -148,6 +162,7 @@ async fn assign(allocator: &mut Allocator, assigns: Vec<Assign>) {
             }
         }
     }
+    exhausted
 }
 
 async fn release(allocator: &mut Allocator, handles: Vec<String>) -> Result<Vec<IpAddr>, IpamError> {
@@ -159,4 +174,33 @@ async fn release(allocator: &mut Allocator, handles: Vec<String>) -> Result<Vec<
         }
     }
     Ok(released)
+}
+
+#[cfg(test)]
+mod tests {
+    use calico_api::{IPPool, IPPoolSpec, ObjectMeta};
+    use calico_datastore::{Config, connect};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_address_goes_from_a_pod_that_goes_to_one_that_comes_with_it() {
+        let store = connect(&Config::Sqlite { path: ":memory:".to_owned() }).await.unwrap();
+        let spec = IPPoolSpec { block_size: Some(32), ..IPPoolSpec::new("10.65.0.0/32") };
+        store.create(&IPPool::new(ObjectMeta::named("one"), spec)).await.unwrap();
+        let mut allocator = Allocator::new(store, "east".to_owned());
+        allocator.load().await.unwrap();
+        let (updates, watched) = mpsc::channel(1);
+        updates.send(Update::InSync).await.unwrap();
+        let (addresses, jobs) = Addresses::channel();
+        tokio::spawn(run(allocator, watched, jobs));
+
+        let take = |handle: &str| addresses.assign(AssignRequest::ipv4(handle));
+        take("old").await.unwrap();
+        let refused = take("new").await.unwrap_err();
+        assert!(matches!(refused, IpamError::Assign(AssignError::Exhausted { .. })), "{refused}");
+        let (released, taken) = tokio::join!(addresses.release(vec!["old".to_owned()]), take("new"));
+        assert_eq!(released.unwrap().len(), 1);
+        assert_eq!(taken.unwrap().len(), 1);
+    }
 }
