@@ -54,7 +54,12 @@ pub fn pending(directory: &Path) -> io::Result<Vec<Pending>> {
         if hidden {
             continue;
         }
-        let del = fs::read(&path)
+        let read = match fs::read(&path) {
+            // Done since the directory was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read,
+        };
+        let del = read
             .map_err(|error| error.to_string())
             .and_then(|octets| serde_json::from_slice(&octets).map_err(|error| error.to_string()));
         found.push(Pending { path, del });
