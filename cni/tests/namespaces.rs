@@ -98,7 +98,8 @@ impl Node {
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
-            child.stdin.take().unwrap().write_all(netconf.to_string().as_bytes()).unwrap();
+            // A plugin that refuses its verb may have ended before it reads.
+            let _ = child.stdin.take().unwrap().write_all(netconf.to_string().as_bytes());
             child.wait_with_output().unwrap()
         })
         .unwrap();
