@@ -410,7 +410,9 @@ impl Kernel {
     /// Writes what differs, but for what the kernel refused a short while ago.
     fn write(&mut self) {
         let now = Instant::now();
-        let mut due: BTreeMap<_, _> = self.refused.extract_if(.., |_, refusal| refusal.again <= now).collect();
+        let refused = std::mem::take(&mut self.refused).into_iter();
+        let (mut due, held): (BTreeMap<_, _>, _) = refused.partition(|(_, refusal)| refusal.again <= now);
+        self.refused = held;
         self.table.set_held(self.refused.keys().copied().collect());
         if self.table.in_sync() {
             return;
