@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -44,7 +45,9 @@ pub enum Command {
         /// Only the number of routes.
         count: bool,
         /// Only this prefix.
-        prefix: Option<ipnet::IpNet>,
+        prefix: Option<IpNet>,
+        /// Whether the longest one around `prefix` is meant (`for`).
+        longest: bool,
         /// Only of this session.
         protocol: Option<String>,
     },
@@ -74,7 +77,7 @@ pub fn parse(line: &str) -> Result<Command, String> {
             if rest.next().is_some() { Err(syntax_error()) } else { Ok(Command::Protocols { all, name }) }
         }
         (Some("show"), Some("route")) => {
-            let (mut all, mut count, mut prefix, mut protocol) = (false, false, None, None);
+            let (mut all, mut count, mut longest, mut prefix, mut protocol) = (false, false, false, None, None);
             while let Some(word) = words.next() {
                 match word {
                     "all" => all = true,
@@ -82,10 +85,14 @@ pub fn parse(line: &str) -> Result<Command, String> {
                     "primary" => {}
                     "table" if words.next() == Some("master") => {}
                     "protocol" => protocol = Some(words.next().ok_or_else(syntax_error)?.to_owned()),
-                    word => prefix = Some(word.parse().map_err(|_| syntax_error())?),
+                    "for" => {
+                        longest = true;
+                        prefix = Some(words.next().and_then(network).ok_or_else(syntax_error)?);
+                    }
+                    word => prefix = Some(network(word).ok_or_else(syntax_error)?),
                 }
             }
-            Ok(Command::Route { all, count, prefix, protocol })
+            Ok(Command::Route { all, count, prefix, longest, protocol })
         }
         _ => Err(syntax_error()),
     }
@@ -125,12 +132,19 @@ impl Command {
                 }
                 reply.last(0, "");
             }
-            Self::Route { all, count, prefix, protocol } => {
+            Self::Route { all, count, prefix, longest, protocol } => {
+                let around = |prefix: &IpNet| {
+                    let prefixes = report.paths.iter().map(|path| path.prefix);
+                    let around =
+                        prefixes.filter(|other| if *longest { other.contains(prefix) } else { other == prefix });
+                    around.max_by_key(IpNet::prefix_len)
+                };
+                let place = prefix.as_ref().map(around);
                 let mut shown: Vec<_> = report
                     .paths
                     .iter()
                     .filter(|path| path.prefix.addr().is_ipv4() == (family == Family::V4))
-                    .filter(|path| prefix.is_none_or(|prefix| path.prefix == prefix))
+                    .filter(|path| place.is_none_or(|place| Some(path.prefix) == place))
                     .filter(|path| protocol.as_deref().is_none_or(|name| path.source == name))
                     .collect();
                 if *count {
@@ -157,6 +171,11 @@ impl Command {
         }
         reply.0
     }
+}
+
+/// A network, or an address as a network of one.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
 }
 
 /// Whether a session's name is the asked one, or fits the pattern with `*` and `?`.
@@ -524,6 +543,10 @@ mod tests {
         );
         check("show route count", Family::V4, "0014 2 of 2 routes for 2 networks\n");
         check("show route 10.9.0.0/24", Family::V4, "8001 Network not in table\n");
+        check("show route 10.244.1.9", Family::V4, "8001 Network not in table\n");
+        check("show route for 192.0.2.1", Family::V4, "8001 Network not in table\n");
+        check("show route for 10.244.1.9 count", Family::V4, "0014 1 of 1 routes for 1 networks\n");
+        check("show route for 10.244.1.0/28 count", Family::V4, "0014 1 of 1 routes for 1 networks\n");
         check("show route", Family::V6, "0000 \n");
     }
 
