@@ -33,6 +33,9 @@ use self::restart::Stale;
 use self::timer::Jitter;
 use crate::{Families, Family, Message, Notification, RefreshKind};
 
+/// At least a moment, or a retry of zero would dial for ever within one call.
+const SHORTEST_RETRY: Duration = Duration::from_millis(100);
+
 /// The states of RFC 4271 §8.2.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
@@ -338,6 +341,10 @@ impl Session {
             self.dial_after(Duration::ZERO, now);
         }
         match self.dial {
+            // The peer's own connection is about to be the session: a second one would only have to be resolved.
+            Dial::At(at) if at <= now && self.incoming.as_ref().is_some_and(|other| other.negotiated().is_some()) => {
+                self.dial = Dial::At(now + self.jitter.apply(self.config.connect_retry.max(SHORTEST_RETRY)));
+            }
             Dial::At(at) if at <= now => self.call(now),
             Dial::Until(until) if until <= now => {
                 self.hang_up(); // RFC 4271 §8.2.2, Connect: ConnectRetryTimer_Expires
@@ -350,8 +357,7 @@ impl Session {
 
     fn call(&mut self, now: Instant) {
         self.actions.push_back(Action::Connect);
-        // At least a moment, or a retry of zero would dial for ever within one call.
-        let patience = self.jitter.apply(self.config.connect_retry.max(Duration::from_millis(100)));
+        let patience = self.jitter.apply(self.config.connect_retry.max(SHORTEST_RETRY));
         self.dial = Dial::Until(now + patience);
     }
 

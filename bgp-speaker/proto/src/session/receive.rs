@@ -1,7 +1,7 @@
 //! What each message means in each state (RFC 4271 §8.2.2).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -9,6 +9,9 @@ use super::connection::{Connection, Phase, Received};
 use super::{Action, ConnectionId, Direction, Negotiated, Reason, Session, collision};
 use crate::iana::ErrorCode;
 use crate::{DecodeError, Message, Notification, RefreshKind};
+
+/// A connection that comes so soon after the session was up was dialled before its end knew of the session.
+const CROSSING: Duration = Duration::from_secs(5);
 
 impl Session {
     pub(super) fn received(&mut self, id: ConnectionId, chunk: Bytes, now: Instant) {
@@ -108,7 +111,10 @@ impl Session {
     fn opened(&mut self, mut connection: Connection, negotiated: Negotiated, now: Instant) -> Option<Connection> {
         if let Some(old) = self.established.take() {
             let restarts = old.negotiated().is_some_and(|n| n.graceful_restart.is_some());
-            if !(restarts && negotiated.graceful_restart.is_some()) {
+            let anew = negotiated.graceful_restart.as_ref();
+            // RFC 4271 §6.8: the established one stays. A peer that restarted as soon says so (R bit), or tries again.
+            let crossing = now.saturating_duration_since(self.since) < CROSSING;
+            if !(restarts && anew.is_some_and(|anew| anew.restarting || !crossing)) {
                 self.established = Some(old);
                 self.discard(connection, Notification::COLLISION);
                 return None;

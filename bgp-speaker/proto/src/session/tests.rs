@@ -75,6 +75,39 @@ fn both_ends_dialling_at_once_leave_one_session() {
 }
 
 #[test]
+fn whenever_both_dial_the_first_session_stays() {
+    for (latency, steps) in (1..=400).step_by(57).flat_map(|latency| (0..=24).map(move |steps| (latency, steps))) {
+        let mut pair = Pair::new(|_, config| config.connect_delay = Duration::ZERO);
+        pair.latency = Duration::from_millis(latency);
+        pair.tell(East, Event::Start);
+        pair.run(pair.latency * steps / 4);
+        pair.tell(West, Event::Start);
+        pair.run(seconds(30));
+        assert_eq!(pair.states(), [State::Established; 2], "{latency} ms, {steps} quarters");
+        for end in [East, West] {
+            let told = pair.told(end);
+            assert_eq!((count(&told, is_up), downs(&told).len()), (1, 0), "{latency} ms, {steps} quarters, {end:?}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_crosses_a_new_session_is_a_collision_unless_the_peer_says_that_it_restarted() {
+    for restarting in [false, true] {
+        let mut pair = Pair::established(|_, _| ());
+        pair.told(West);
+        pair.power_off(East, |config| {
+            config.connect_delay = Duration::ZERO;
+            config.graceful_restart.as_mut().unwrap().restarting = restarting;
+        });
+        pair.tell(East, Event::Start);
+        pair.run(Duration::from_millis(100));
+        let expect: &[_] = if restarting { &[(Families::ALL, "Error: Graceful restart".to_owned())] } else { &[] };
+        assert_eq!(downs(&pair.told(West)), expect);
+    }
+}
+
+#[test]
 fn a_refused_connection_is_retried_and_the_status_says_why() {
     let mut pair = Pair::new(|end, config| config.passive = end == West);
     pair.listening = false;
