@@ -161,25 +161,12 @@ fn manifests(group: Group) -> BTreeMap<String, String> {
     let files = kinds.map(|kind| {
         let definition = definition(group, kind);
         let name = definition["metadata"]["name"].as_str().expect("it was just set").to_owned();
-        let text = serde_yaml::to_string(&sorted(&definition)).expect("JSON is YAML");
+        let text = calico_api::to_yaml(&definition);
         let head =
             "# Generated from the kinds of calico-api: UPDATE=1 cargo test -p integration --test crd_manifests\n";
         (format!("{name}.yaml"), format!("{head}{text}"))
     });
     files.collect()
-}
-
-/// The same with the fields of each object in alphabetical order, however JSON's maps are built.
-fn sorted(value: &Value) -> serde_yaml::Value {
-    match value {
-        Value::Object(map) => {
-            let map: BTreeMap<&String, serde_yaml::Value> =
-                map.iter().map(|(key, value)| (key, sorted(value))).collect();
-            serde_yaml::Value::Mapping(map.into_iter().map(|(key, value)| (key.clone().into(), value)).collect())
-        }
-        Value::Array(items) => serde_yaml::Value::Sequence(items.iter().map(sorted).collect()),
-        other => serde_yaml::to_value(other).expect("a scalar of JSON is one of YAML"),
-    }
 }
 
 fn folder(group: Group) -> PathBuf {

@@ -54,7 +54,7 @@ impl ApiServer {
                 continue;
             }
             let text = fs::read_to_string(&path)?;
-            let definition: Value = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
+            let definition: Value = calico_api::yaml::parse(&text).with_context(|| path.display().to_string())?;
             let name = definition["metadata"]["name"].as_str().context("a definition without a name")?;
             let plural = definition["spec"]["names"]["plural"].as_str().context("a definition without a plural")?;
             let target =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use calico_api::API_VERSION;
-use serde_yaml::Value;
+use serde_json::Value;
 
 use super::ConfigError;
 
@@ -137,8 +137,11 @@ pub(super) fn from_environment(get: impl Fn(&str) -> Option<String>) -> Raw {
 pub(super) fn from_file_text(text: &str, path: &Path) -> Result<Raw, ConfigError> {
     let place = path.display().to_string();
     let file = |reason: String| ConfigError::File { place: place.clone(), reason };
-    let document: Value = serde_yaml::from_str(text).map_err(|error| file(format!("it is not YAML: {error}")))?;
-    let Value::Mapping(document) = document else { return Err(file("it is not a CalicoAPIConfig".to_owned())) };
+    let document: Value = calico_api::yaml::parse(text).map_err(|error| {
+        let line = error.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+        file(format!("it is not YAML: {error}{line}"))
+    })?;
+    let Value::Object(document) = document else { return Err(file("it is not a CalicoAPIConfig".to_owned())) };
     for (field, expected) in [("apiVersion", API_VERSION), ("kind", "CalicoAPIConfig")] {
         match document.get(field) {
             Some(Value::String(found)) if found == expected => {}
@@ -147,18 +150,17 @@ pub(super) fn from_file_text(text: &str, path: &Path) -> Result<Raw, ConfigError
         }
     }
     if let Some(unknown) =
-        document.keys().find(|key| !["apiVersion", "kind", "metadata", "spec"].iter().any(|known| *key == known))
+        document.keys().find(|key| !["apiVersion", "kind", "metadata", "spec"].contains(&key.as_str()))
     {
-        return Err(file(format!("unknown field \"{}\"", show(unknown))));
+        return Err(file(format!("unknown field \"{unknown}\"")));
     }
     let mut raw = Raw { place: place.clone(), in_file: true, values: BTreeMap::new() };
     let spec = match document.get("spec") {
         None | Some(Value::Null) => return Ok(raw),
-        Some(Value::Mapping(spec)) => spec,
+        Some(Value::Object(spec)) => spec,
         Some(other) => return Err(file(format!("spec is {}, expected fields", show(other)))),
     };
     for (field, value) in spec {
-        let field = show(field);
         let setting = SETTINGS.iter().find(|setting| setting.fields.contains(&field.as_str()));
         let setting = setting.ok_or_else(|| file(format!("unknown field \"spec.{field}\"")))?;
         let value = match (setting.sort, value) {
@@ -180,10 +182,10 @@ pub(super) fn from_file_text(text: &str, path: &Path) -> Result<Raw, ConfigError
     Ok(raw)
 }
 
-/// A YAML value on one line.
+/// A value on one line.
 fn show(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        value => serde_yaml::to_string(value).unwrap_or_default().trim().replace('\n', " "),
+        value => value.to_string(),
     }
 }

@@ -79,7 +79,7 @@ fn every_error_of_a_file_names_file_key_and_value() {
         "invalid config file /f: apiVersion is v1, expected projectcalico.org/v3"
     );
     assert!(whole("a: [").starts_with("invalid config file /f: it is not YAML"));
-    assert!(whole("a: 1\na: 2\n").contains("duplicate"));
+    assert!(whole("a: 1\na: 2\n").contains("key \"a\" is there twice"));
 }
 
 #[test]
