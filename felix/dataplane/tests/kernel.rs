@@ -43,6 +43,19 @@ fn hole(network: &str, wanted: bool) -> Change {
     Change::BlackHole { network: network.parse().unwrap(), wanted }
 }
 
+/// Waits until the kernel has finished what follows from an interface that came up: carrier, link-local addresses, routes.
+fn settle(witness: &mut Monitor) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut quiet = Instant::now();
+    while quiet.elapsed() < Duration::from_millis(500) {
+        if !witness.receive().unwrap().is_empty() {
+            quiet = Instant::now();
+        }
+        assert!(Instant::now() < deadline, "the namespace does not come to rest");
+        std::thread::yield_now();
+    }
+}
+
 impl World {
     /// A workload's interface as the plugin makes it: down, with another MAC. The other end is up.
     fn veth(&mut self, name: &str) -> Link {
@@ -179,8 +192,9 @@ fn a_restarted_dataplane_finds_everything_as_it_should_be_and_writes_nothing() {
         world.take([Change::InSync]);
         world.becomes(&["10.244.0.0/26 blackhole 80 0", "10.244.0.1/32 cali-a 80 1024", "fd00::1/128 cali-a 80 1024"]);
 
-        world.dataplane = Dataplane::open(Settings::default()).unwrap();
         let mut witness = Monitor::open().unwrap();
+        settle(&mut witness);
+        world.dataplane = Dataplane::open(Settings::default()).unwrap();
         world.apply(); // before it knows what is desired
         world.take(state());
         world.take([Change::InSync]);
