@@ -14,7 +14,7 @@ pub(crate) fn all(arguments: &[String]) -> Result<()> {
     run(std::process::Command::new(target().join("debug/lab-servers")).arg("build"))?;
 
     let mut tests = cargo();
-    tests.args(["test", "--workspace"]).args(arguments);
+    tests.args(["test", "--workspace", "--no-fail-fast"]).args(arguments);
     if !is_root() {
         // Namespaces need root; compiling does not.
         tests.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo --preserve-env");
