@@ -84,6 +84,8 @@ struct Node {
     handles: BTreeSet<String>,
     /// Whether the running operation was told that the store does not answer.
     troubled: bool,
+    /// Whether it ever was, or crashed: then the store may hold what it left half done.
+    scarred: bool,
     /// Up to which event it is served.
     seen: usize,
     /// How many more it is to see before its next operation.
@@ -203,6 +205,8 @@ impl World {
                 Err(error) => assert!(troubled, "{handle}: {error}"),
             },
             Done::GaveUp(None | Some(Ok(()) | Err(ReleaseAffinityError::NotEmpty(_)))) => {}
+            // The affinity was what an earlier giving up had left; it is gone now.
+            Done::GaveUp(Some(Err(ReleaseAffinityError::NotOwner { .. }))) if self.nodes[node].scarred => {}
             Done::GaveUp(Some(Err(error))) => assert!(troubled, "{error}"),
         }
     }
@@ -270,6 +274,7 @@ impl World {
             }),
             Act::Write(choice, verdict) if !idle => {
                 self.nodes[node].troubled |= verdict != Verdict::Pass;
+                self.nodes[node].scarred |= verdict != Verdict::Pass;
                 if let Some(what) = self.gate.decide(node, choice.into(), verdict) {
                     self.history.push(format!("{node}: {verdict:?} {what}"));
                 }
@@ -281,6 +286,7 @@ impl World {
                         self.gate.changed().await;
                     }
                 }
+                self.nodes[node].scarred = true;
                 let running = self.nodes[node].running.take().unwrap();
                 running.abort();
                 let _ = running.await;
