@@ -358,8 +358,8 @@ impl Clock<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::Origin;
     use crate::status::{Agreement, KernelStatus, Messages, Overview, Prefixes, Recovery, Via};
+    use bgp_plan::sessions::Origin;
 
     fn time(text: &str) -> Timestamp {
         text.parse().unwrap()

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use calico_netlink::NextHop;
 use ipnet::IpNet;
 
-use crate::inputs::{Encap, Pool};
+use bgp_plan::inputs::{Encap, Pool};
 
 /// Most next hops of one route.
 pub const MAX_PATHS: usize = 16;
@@ -300,7 +300,7 @@ mod tests {
             pools: vec![
                 pool("10.244.0.0/16", Encap::None),
                 pool("10.244.128.0/24", Encap::Vxlan),
-                pool("10.245.0.0/16", Encap::Ipip),
+                pool("10.245.0.0/16", Encap::Ipip { cross_subnet: false }),
             ],
             blocks: BTreeSet::from([net("10.244.0.0/26")]),
             normal_v4: 1024,

@@ -2,13 +2,13 @@
 
 use anyhow::Context as _;
 use bgp_speaker::bird::Family;
-use bgp_speaker::inputs::Inputs;
 use bgp_speaker::kernel;
 use bgp_speaker::metrics::Metrics;
 use bgp_speaker::options::{self, Options};
 use bgp_speaker::sockets::{self, Dialect};
 use bgp_speaker::speaker::{self, Parts};
 use bgp_speaker::status::Overview;
+use bgp_speaker::watched::watched;
 use calico_daemon::{Health, LogOptions, Reporter, init_logs, serve_http, terminated};
 use calico_datastore::{Config, Store, connect};
 use clap::Parser as _;
@@ -80,7 +80,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let updates = calico_datastore::watch::watch(&store, Inputs::watched(&node));
+    let updates = calico_datastore::watch::watch(&store, watched(&node));
     let router_id = options.router_id;
     let parts = Parts { node, router_id, updates, queries, kernel, metrics, health: reporter };
     speaker::run(parts, stop).await

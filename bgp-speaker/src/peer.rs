@@ -10,10 +10,10 @@ use bgp_proto::{
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
-use crate::sessions::SessionConfig;
 use crate::status::{Agreement, Messages, Prefixes, SessionStatus, State};
 use crate::transport::{Connection, DialId};
 use crate::words;
+use bgp_plan::sessions::SessionConfig;
 
 /// The first dial comes so soon after a session is made: time enough for a peer that starts along with us to listen.
 const CONNECT_DELAY: std::time::Duration = std::time::Duration::from_millis(500);

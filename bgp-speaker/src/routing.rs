@@ -11,10 +11,10 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::fib::Learned;
-use crate::inputs::Pool;
 use crate::kernel::Reachable;
-use crate::sessions::{NextHopMode, SessionConfig};
 use crate::status::{PathStatus, Prefixes};
+use bgp_plan::inputs::Pool;
+use bgp_plan::sessions::{NextHopMode, SessionConfig};
 
 /// How much is encoded for a peer at once, in octets.
 const PIECE: usize = 16 * 1024;
@@ -346,7 +346,7 @@ mod tests {
     use bgp_proto::Attributes;
 
     use super::*;
-    use crate::inputs::Encap;
+    use bgp_plan::inputs::Encap;
 
     #[test]
     fn own_blocks_and_what_is_inside_pools_leave_the_node_but_nothing_of_a_hidden_pool() {

@@ -26,15 +26,16 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::fib::Ownership;
-use crate::inputs::Inputs;
 use crate::kernel::{self, Command};
 use crate::metrics::Metrics;
 use crate::peer::{Identity, Peer};
 use crate::router_id::RouterIdChoice;
 use crate::routing::Routing;
-use crate::sessions::{Plan, Warning};
 use crate::sockets::Query;
 use crate::transport::{self, DialId};
+use crate::watched;
+use bgp_plan::inputs::Inputs;
+use bgp_plan::sessions::{Plan, Warning};
 
 /// The longest that start-up's recovery lasts.
 const RECOVERY: Duration = Duration::from_secs(60);
@@ -289,15 +290,18 @@ impl Speaker {
                     info!("datastore answers again");
                     self.datastore.trouble = None;
                 }
-                change => match self.inputs.apply(&self.node, change) {
-                    Ok(touched) => {
-                        sessions |= touched.sessions;
-                        ownership |= touched.blocks || touched.pools || touched.sessions;
+                update => {
+                    let Some(change) = watched::change(update) else { continue };
+                    match self.inputs.apply(&self.node, change) {
+                        Ok(touched) => {
+                            sessions |= touched.sessions;
+                            ownership |= touched.blocks || touched.pools || touched.sessions;
+                        }
+                        Err(bad) => {
+                            warn!(kind = %bad.kind, name = bad.name, reason = bad.reason, "resource not understood")
+                        }
                     }
-                    Err(bad) => {
-                        warn!(kind = %bad.kind, name = bad.name, reason = bad.reason, "resource not understood")
-                    }
-                },
+                }
             }
         }
         self.metrics.datastore_in_sync.set(self.datastore.in_sync.into());

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::sessions::Origin;
+use bgp_plan::sessions::Origin;
 
 /// BIRD's word for a session as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bgp_plan::inputs::{Encap, Pool};
 use bgp_speaker::fib::{Learned, Ownership};
-use bgp_speaker::inputs::{Encap, Pool};
 use bgp_speaker::kernel::{self, Command as Order, Handle};
 use ipnet::IpNet;
 

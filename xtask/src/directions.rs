@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("calico-selector", &[]),
     ("calico-delta", &[]),
     ("bgp-proto", &[]),
+    ("bgp-plan", &["bgp-proto", "calico-api", "calico-selector"]),
     ("calico-version", &[]),
     ("calico-api", &["calico-selector"]),
     ("felix-calc", &["calico-api", "calico-selector"]),
@@ -42,6 +43,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "bgp-speaker",
         &[
+            "bgp-plan",
             "bgp-proto",
             "calico-api",
             "calico-daemon",
@@ -53,7 +55,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("cni", &["calico-agent", "calico-api", "calico-netlink", "calico-sys", "calico-version"]),
-    ("calicoctl", &["calico-agent", "calico-api", "calico-datastore", "calico-selector", "calico-version", "ipam"]),
+    (
+        "calicoctl",
+        &["bgp-plan", "calico-agent", "calico-api", "calico-datastore", "calico-selector", "calico-version", "ipam"],
+    ),
     ("xtask", &[]),
 ];
 
@@ -61,7 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const TESTS: &str = "integration";
 
 /// Crates that compute and do nothing else.
-const PURE: &[&str] = &["calico-api", "calico-selector", "calico-delta", "bgp-proto", "felix-calc"];
+const PURE: &[&str] = &["calico-api", "calico-selector", "calico-delta", "bgp-proto", "bgp-plan", "felix-calc"];
 
 /// What a pure crate must not even reach through others.
 const IMPURE: &[&str] =

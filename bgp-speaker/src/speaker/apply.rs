@@ -11,11 +11,11 @@ use tracing::{debug, info, warn};
 
 use super::{LISTEN_RETRY, Recovery, Speaker};
 use crate::fib::Ownership;
-use crate::inputs::advertised;
 use crate::peer::Peer;
-use crate::sessions::{self, SessionConfig};
 use crate::status::Prefixes;
 use crate::transport;
+use bgp_plan::inputs::advertised;
+use bgp_plan::sessions::{self, SessionConfig};
 
 /// Kernel metric of a normal route where none is configured.
 const NORMAL_PRIORITY: u32 = 1024;

@@ -9,12 +9,38 @@ use calico_api::{
     AffinityState, AsNumber, BGPConfigurationSpec, BGPPeerSpec, BlockAffinitySpec, EncapMode, IPPoolSpec, Key, Kind,
     NodeSpec, Owner, Resource, Spec,
 };
-use calico_datastore::watch::Update;
-use calico_datastore::{Entry, Filter};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde_json::Value;
+
+use crate::filter::BgpFilter;
+use crate::services::Services;
+use crate::workloads::LocalWorkload;
 
 /// The name of the BGPConfiguration of the whole cluster.
 const DEFAULT: &str = "default";
+
+/// A change of the datastore, as the shell or a file brings it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Created or updated.
+    Put {
+        /// What it is stored under.
+        key: Key,
+        /// The resource as JSON.
+        value: Value,
+    },
+    /// Gone.
+    Delete(Key),
+    /// Updated to something that the store itself cannot read.
+    Fault {
+        /// The kind it is stored as.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
 
 /// What BGP knows of one node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +53,12 @@ pub struct NodeFacts {
     pub as_number: Option<AsNumber>,
     /// Makes it a route reflector.
     pub cluster_id: Option<Ipv4Addr>,
+    /// Its labels, for selectors.
+    pub labels: BTreeMap<String, String>,
+    /// Its podCIDRs: with host-local IPAM they take the place of blocks.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Its WireGuard public keys are known: traffic to it may be encrypted.
+    pub wireguard: bool,
 }
 
 impl NodeFacts {
@@ -61,8 +93,11 @@ pub struct Pool {
 pub enum Encap {
     /// As they are.
     None,
-    /// In IPIP, always or between subnets.
-    Ipip,
+    /// In IPIP.
+    Ipip {
+        /// Only where the next hop is outside the node's subnet.
+        cross_subnet: bool,
+    },
     /// In VXLAN, always or between subnets.
     Vxlan,
 }
@@ -81,6 +116,12 @@ pub struct Touched {
     pub blocks: bool,
     /// The pools may be others now.
     pub pools: bool,
+    /// A BGPFilter may be another now.
+    pub filters: bool,
+    /// Services, their endpoints, or whether this node takes part, may be others now.
+    pub services: bool,
+    /// Anything else that export, import or the kernel's routes depend on: advertised communities, priorities, ranges.
+    pub surroundings: bool,
 }
 
 /// A value of the datastore that BGP does not understand; its last good version stays in force.
@@ -110,31 +151,28 @@ pub struct Inputs {
     pub pools: BTreeMap<String, Pool>,
     /// This node's blocks.
     pub blocks: BTreeMap<IpNet, AffinityState>,
+    /// BGPFilters by name.
+    pub filters: BTreeMap<String, BgpFilter>,
+    /// Services and where their endpoints are.
+    pub services: Services,
+    /// Workloads of this node that are peers, by endpoint; the shell sets them from felix's files.
+    pub local_workloads: BTreeMap<String, LocalWorkload>,
+    /// FelixConfiguration `default`'s `programClusterRoutes`: one half of who programs which routes.
+    pub felix_programs: Option<String>,
     /// Values whose newest version is not understood.
     pub faults: BTreeMap<(Kind, String), BadInput>,
 }
 
 impl Inputs {
-    /// What the speaker of `node` watches.
-    pub fn watched(node: &str) -> Vec<(Kind, Filter)> {
-        vec![
-            (Kind::Node, Filter::All),
-            (Kind::BGPConfiguration, Filter::All),
-            (Kind::BGPPeer, Filter::All),
-            (Kind::IPPool, Filter::All),
-            (Kind::BlockAffinity, Filter::Node(node.to_owned())),
-        ]
-    }
-
-    /// Takes a change of the speaker of `node`'s watch.
+    /// Takes a change, seen from `node`.
     ///
     /// # Errors
-    /// [`BadInput`] if the value is not understood.
-    pub fn apply(&mut self, node: &str, update: Update) -> Result<Touched, BadInput> {
-        match update {
-            Update::Put(entry) => {
-                let id = (entry.key.kind(), entry.key.name());
-                match self.put(node, entry) {
+    /// [`BadInput`] if the value is not understood; its last good version stays.
+    pub fn apply(&mut self, node: &str, change: Change) -> Result<Touched, BadInput> {
+        match change {
+            Change::Put { key, value } => {
+                let id = (key.kind(), key.name());
+                match self.put(node, key, value) {
                     Ok(touched) => {
                         self.faults.remove(&id);
                         Ok(touched)
@@ -142,15 +180,11 @@ impl Inputs {
                     Err(reason) => Err(self.fault(id.0, id.1, reason)),
                 }
             }
-            Update::Delete(key) => {
+            Change::Delete(key) => {
                 self.faults.remove(&(key.kind(), key.name()));
                 Ok(self.delete(&key))
             }
-            Update::Fault(fault) => {
-                let name = fault.key.as_ref().map_or(fault.name, Key::name);
-                Err(self.fault(fault.kind, name, fault.reason))
-            }
-            Update::InSync | Update::Trouble(_) => Ok(Touched::default()),
+            Change::Fault { kind, name, reason } => Err(self.fault(kind, name, reason)),
         }
     }
 
@@ -171,17 +205,17 @@ impl Inputs {
         bad
     }
 
-    fn put(&mut self, node: &str, entry: Entry) -> Result<Touched, String> {
-        let name = entry.key.name();
-        match entry.key.kind() {
+    fn put(&mut self, node: &str, key: Key, value: Value) -> Result<Touched, String> {
+        let name = key.name();
+        match key.kind() {
             Kind::Node => {
-                let resource = typed::<NodeSpec>(entry)?;
+                let resource = typed::<NodeSpec>(value)?;
                 let facts = node_facts(&resource)?;
                 let sessions = self.nodes.insert(name, facts.clone()) != Some(facts);
                 Ok(Touched { sessions, ..Touched::default() })
             }
             Kind::BGPConfiguration => {
-                let spec = typed::<BGPConfigurationSpec>(entry)?.spec;
+                let spec = typed::<BGPConfigurationSpec>(value)?.spec;
                 if spec.listen_port == Some(0) {
                     return Err("listenPort is 0, expected 1 to 65535".to_owned());
                 }
@@ -195,17 +229,17 @@ impl Inputs {
                 Ok(Touched { sessions: true, ..Touched::default() })
             }
             Kind::BGPPeer => {
-                let spec = typed::<BGPPeerSpec>(entry)?.spec;
+                let spec = typed::<BGPPeerSpec>(value)?.spec;
                 let sessions = self.peers.insert(name, spec.clone()) != Some(spec);
                 Ok(Touched { sessions, ..Touched::default() })
             }
             Kind::IPPool => {
-                let pool = pool(&typed::<IPPoolSpec>(entry)?.spec)?;
+                let pool = pool(&typed::<IPPoolSpec>(value)?.spec)?;
                 let pools = self.pools.insert(name, pool) != Some(pool);
                 Ok(Touched { pools, ..Touched::default() })
             }
             Kind::BlockAffinity => {
-                let spec = typed::<BlockAffinitySpec>(entry)?.spec;
+                let spec = typed::<BlockAffinitySpec>(value)?.spec;
                 if spec.owner() != Owner::Host(node.to_owned()) {
                     return Ok(Touched::default()); // a virtual owner's block is nobody's route
                 }
@@ -245,13 +279,14 @@ impl Inputs {
     }
 }
 
-fn typed<S: Spec>(entry: Entry) -> Result<Resource<S>, String> {
-    serde_json::from_value(entry.value).map_err(|error| error.to_string())
+fn typed<S: Spec>(value: Value) -> Result<Resource<S>, String> {
+    serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
 fn node_facts(node: &Resource<NodeSpec>) -> Result<NodeFacts, String> {
+    let labels = node.metadata.labels.clone();
     let Some(bgp) = &node.spec.bgp else {
-        return Ok(NodeFacts::default());
+        return Ok(NodeFacts { labels, ..NodeFacts::default() });
     };
     let ipv4 = match bgp.ipv4_address.as_deref().filter(|text| !text.is_empty()) {
         None => None,
@@ -273,7 +308,7 @@ fn node_facts(node: &Resource<NodeSpec>) -> Result<NodeFacts, String> {
             format!("spec.bgp.routeReflectorClusterID is \"{text}\", expected the form of an IPv4 address, 244.0.0.1")
         })?),
     };
-    Ok(NodeFacts { ipv4, ipv6, as_number: bgp.as_number, cluster_id })
+    Ok(NodeFacts { ipv4, ipv6, as_number: bgp.as_number, cluster_id, labels, ..NodeFacts::default() })
 }
 
 /// A network with its host bits, or an address as a network of one.
@@ -288,7 +323,7 @@ fn pool(spec: &IPPoolSpec) -> Result<Pool, String> {
     let on = |mode: Option<EncapMode>| mode.unwrap_or_default() != EncapMode::Never;
     let encap = match (on(spec.vxlan_mode), on(spec.ipip_mode)) {
         (true, _) => Encap::Vxlan,
-        (false, true) => Encap::Ipip,
+        (false, true) => Encap::Ipip { cross_subnet: spec.ipip_mode == Some(EncapMode::CrossSubnet) },
         (false, false) => Encap::None,
     };
     Ok(Pool { cidr: cidr.trunc(), encap, disable_bgp_export: spec.disable_bgp_export.unwrap_or_default() })
@@ -296,14 +331,13 @@ fn pool(spec: &IPPoolSpec) -> Result<Pool, String> {
 
 #[cfg(test)]
 mod tests {
-    use calico_datastore::Revision;
     use serde_json::json;
 
     use super::*;
 
     fn put(inputs: &mut Inputs, kind: Kind, value: serde_json::Value) -> Result<Touched, BadInput> {
         let key = Key::of_value(kind, &value).unwrap();
-        inputs.apply("a", Update::Put(Entry { key, value, revision: Revision::default() }))
+        inputs.apply("a", Change::Put { key, value })
     }
 
     #[test]
@@ -320,7 +354,7 @@ mod tests {
 
         assert!(put(&mut inputs, Kind::Node, node("10.0.0.3")).unwrap().sessions);
         assert!(inputs.faults.is_empty());
-        let gone = inputs.apply("a", Update::Delete(Key::named(Kind::Node, "b"))).unwrap();
+        let gone = inputs.apply("a", Change::Delete(Key::named(Kind::Node, "b"))).unwrap();
         assert!(gone.sessions && inputs.nodes.is_empty());
     }
 
@@ -349,7 +383,7 @@ mod tests {
         assert!(!inputs.blocks.contains_key(&"10.9.0.0/26".parse().unwrap()));
 
         let key = Key::Affinity { owner: Owner::Host("a".to_owned()), cidr: "10.244.0.0/26".parse().unwrap() };
-        assert!(inputs.apply("a", Update::Delete(key)).unwrap().blocks);
+        assert!(inputs.apply("a", Change::Delete(key)).unwrap().blocks);
         assert_eq!(inputs.blocks.len(), 2);
     }
 
@@ -358,7 +392,7 @@ mod tests {
         let mut inputs = Inputs::default();
         for (name, spec, encap) in [
             ("plain", json!({"cidr": "10.1.0.0/16"}), Encap::None),
-            ("ipip", json!({"cidr": "10.2.0.0/16", "ipipMode": "CrossSubnet"}), Encap::Ipip),
+            ("ipip", json!({"cidr": "10.2.0.0/16", "ipipMode": "CrossSubnet"}), Encap::Ipip { cross_subnet: true }),
             ("vxlan", json!({"cidr": "10.3.0.0/16", "vxlanMode": "Always"}), Encap::Vxlan),
         ] {
             put(&mut inputs, Kind::IPPool, json!({"metadata": {"name": name}, "spec": spec})).unwrap();

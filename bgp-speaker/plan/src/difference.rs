@@ -1,0 +1,1 @@
+//! What would changed resources do to the sessions: add, keep, reset, remove?

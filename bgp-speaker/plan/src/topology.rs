@@ -1,0 +1,1 @@
+//! Can every node learn every other's routes by the sessions there are?
