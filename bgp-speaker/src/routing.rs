@@ -273,7 +273,7 @@ impl Routing {
 
 fn reachability(metric: Option<u32>) -> Reachability {
     match metric {
-        Some(metric) => Reachability::Reachable { metric },
+        Some(metric) => Reachability::Reachable { metric, interface: None },
         None => Reachability::Unreachable,
     }
 }
@@ -368,7 +368,8 @@ mod tests {
             ("10.245.1.0/26", learned, false),
         ] {
             let (prefix, attributes) = (prefix.parse().unwrap(), &attributes);
-            let candidate = Candidate { prefix, attributes, source, peer_as: Asn(64512), local_as: Asn(64512) };
+            let (peer_as, local_as) = (Asn(64512), Asn(64512));
+            let candidate = Candidate { prefix, attributes, source, peer_as, local_as, interface: None };
             let verdict = policy.judge(&candidate);
             assert_eq!(verdict == Verdict::Accept, leaves, "{prefix} from {source:?}");
         }
@@ -390,6 +391,8 @@ mod tests {
             next_hop_v4: Some(router_id),
             next_hop_v6: None,
             allowed_local_as: 0,
+            long_lived_aware: true,
+            paths_limit: PeerConfig::PATHS_LIMIT,
             import: None,
             export: None,
             restarting: false,

@@ -50,6 +50,8 @@ fn client(n: u32) -> PeerConfig {
         restarting: false,
         sends_end_of_rib: true,
         allowed_local_as: 0,
+        long_lived_aware: true,
+        paths_limit: PeerConfig::PATHS_LIMIT,
         import: None,
         export: None,
     }

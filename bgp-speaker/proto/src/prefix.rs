@@ -53,7 +53,39 @@ impl Prefix {
 
     /// Whether `other` is this prefix or lies in it.
     pub fn contains(&self, other: &Self) -> bool {
-        IpNet::from(*self).contains(&IpNet::from(*other))
+        match (self.0, other.0) {
+            (Bits::V4 { address, length }, Bits::V4 { address: inner, length: longer }) => {
+                let differing = u32::from_be_bytes(address) ^ u32::from_be_bytes(inner);
+                longer >= length && differing.leading_zeros() >= length.into()
+            }
+            (Bits::V6 { address, length }, Bits::V6 { address: inner, length: longer }) => {
+                let differing = u128::from_be_bytes(address) ^ u128::from_be_bytes(inner);
+                longer >= length && differing.leading_zeros() >= length.into()
+            }
+            _ => false,
+        }
+    }
+
+    /// The prefix of `length` bits in which this one lies; `None` if this one is shorter.
+    pub fn shortened(&self, length: u8) -> Option<Self> {
+        if length > self.length() {
+            return None;
+        }
+        Some(Self(match self.0 {
+            Bits::V4 { address, .. } => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+                Bits::V4 { address: (u32::from_be_bytes(address) & mask).to_be_bytes(), length }
+            }
+            Bits::V6 { address, .. } => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                Bits::V6 { address: (u128::from_be_bytes(address) & mask).to_be_bytes(), length }
+            }
+        }))
+    }
+
+    /// Whether it is a single address.
+    pub fn is_host(&self) -> bool {
+        matches!(self.0, Bits::V4 { length: 32, .. } | Bits::V6 { length: 128, .. })
     }
 
     /// The octets that the wire carries: as many of the address as the length needs (RFC 4271 §4.3).
@@ -193,7 +225,33 @@ mod tests {
         assert_eq!(prefix.to_string(), "10.1.2.0/23");
         assert_eq!(prefix.significant(), [10, 1, 2]);
         assert_eq!(Prefix::read(&mut Reader::new(&[23, 10, 1, 3]), Family::Ipv4Unicast), Some(prefix));
-        assert!(prefix.contains(&"10.1.3.7/32".parse().unwrap()) && !prefix.contains(&"10.1.0.0/16".parse().unwrap()));
+    }
+
+    #[test]
+    fn containment_and_shortening_agree_with_arithmetic_of_networks() {
+        let texts = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.1.2.0/23",
+            "10.1.3.0/24",
+            "10.1.3.7/32",
+            "10.1.4.0/23",
+            "::/0",
+            "2001:db8::/32",
+            "2001:db8:8000::/33",
+            "2001:db8::1/128",
+        ];
+        for outer in texts {
+            for inner in texts {
+                let nets: [IpNet; 2] = [outer, inner].map(|text| text.parse().unwrap());
+                let [a, b] = nets.map(Prefix::from);
+                let expect = nets[0].contains(&nets[1]);
+                assert_eq!(a.contains(&b), expect, "{outer} contains {inner}");
+                let shortened = b.shortened(a.length());
+                assert_eq!(shortened.is_some(), a.length() <= b.length());
+                assert_eq!(shortened == Some(a), expect, "{inner} shortened to that of {outer}");
+            }
+        }
     }
 
     #[test]

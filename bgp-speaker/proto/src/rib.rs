@@ -13,6 +13,7 @@ mod log;
 #[cfg(test)]
 mod model;
 mod output;
+mod policies;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -116,27 +117,6 @@ impl Rib {
         self.path_ids.retain(|(peer, _), _| *peer != id);
     }
 
-    /// Replaces a peer's policies: its paths are judged anew, and it is told the difference.
-    pub fn set_policies(&mut self, id: PeerId, import: Option<Policy>, export: Option<Policy>) {
-        let Some(peer) = self.books.peer_mut(id) else { return };
-        let reimport = peer.config.import != import;
-        peer.config.import = import;
-        peer.config.export = export;
-        if reimport {
-            self.reimport(id);
-        }
-        self.regroup(id);
-    }
-
-    /// Replaces everything that is configured of a peer whose session stays: what it sends is judged anew, and it is
-    /// told the difference. Families and coding must be those of its session.
-    pub fn set_peer_config(&mut self, id: PeerId, config: PeerConfig) {
-        let Some(peer) = self.books.peer_mut(id) else { return };
-        peer.config = PeerConfig { context: peer.config.context, address: peer.config.address, ..config };
-        self.reimport(id);
-        self.regroup(id);
-    }
-
     // --- what peers send ---
 
     /// Takes what a peer advertises and withdraws.
@@ -149,9 +129,9 @@ impl Rib {
             let judged = import::admit(&peer.config, self.config.router_id, &entry.attributes, &mut self.interner);
             for nlri in &entry.nlri {
                 let Some(peer) = self.books.peer(id) else { return };
-                let (attributes, received, excluded) = judged.judge(id, &peer.config, nlri.prefix, &mut self.interner);
-                let path = Path { peer: id, path_id: nlri.path_id, attributes, received, stale: false, excluded };
-                self.insert_path(nlri.prefix, path);
+                let interface = self.books.interface_to(judged.attributes.next_hop);
+                let admission = judged.judge(id, &peer.config, nlri.prefix, interface, &mut self.interner);
+                self.insert_path(nlri.prefix, Path::new(id, nlri.path_id, admission));
             }
         }
     }
@@ -200,11 +180,12 @@ impl Rib {
         attributes.communities.sort_unstable();
         attributes.large_communities.sort_unstable();
         let attributes = self.interner.intern(attributes);
-        let path = Path { peer: LOCAL, path_id: 0, attributes, received: None, stale: false, excluded: None };
+        let admission = import::Admission { attributes, received: None, excluded: None, explicit: false };
+        let path = Path::new(LOCAL, 0, admission);
         let before = self.books.local.insert(prefix, route.clone());
         self.insert_path(prefix, path);
-        if before.is_some_and(|before| before.kind != route.kind) {
-            self.mark(prefix); // policies see the kind
+        if before.is_some_and(|before| (before.kind, before.interface) != (route.kind, route.interface)) {
+            self.mark(prefix); // policies see these
         }
     }
 
@@ -231,19 +212,30 @@ impl Rib {
     pub fn set_next_hops(&mut self, changes: impl IntoIterator<Item = (IpAddr, Reachability)>) {
         let mut prefixes = HashSet::new();
         let mut known = HashSet::new();
+        let mut moved = HashSet::new();
         for (address, reachability) in changes {
             let Some(hop) = self.books.next_hops.0.get_mut(&address) else { continue };
-            match hop.reachability.replace(reachability) {
+            if hop.reachability.as_ref() == Some(&reachability) {
+                continue;
+            }
+            let before = hop.reachability.replace(reachability);
+            if before.as_ref().and_then(Reachability::interface) != hop.interface() {
+                moved.insert(address);
+            }
+            match before {
                 None => prefixes.extend(std::mem::take(&mut hop.waiting)),
-                Some(before) if before != reachability => {
+                Some(_) => {
                     known.insert(address);
                 }
-                Some(_) => {}
             }
         }
         if !known.is_empty() {
             let by = |entry: &Entry| entry.paths.iter().any(|path| known.contains(&path.attributes.next_hop));
             prefixes.extend(self.table.iter().filter(|(_, entry)| by(entry)).map(|(prefix, _)| *prefix));
+        }
+        if !moved.is_empty() {
+            let by = |path: &Path| moved.contains(&path.as_received().next_hop);
+            self.readmit(prefixes.iter().copied(), |peer, path| peer.config.import.is_some() && by(path));
         }
         for prefix in prefixes {
             // A path may have become usable or not without having changed itself.
@@ -404,23 +396,6 @@ impl Rib {
         }
     }
 
-    /// Judges everything that a peer has sent anew.
-    fn reimport(&mut self, id: PeerId) {
-        let mut found = Vec::new();
-        for (prefix, entry) in &self.table {
-            let mine = entry.paths.iter().filter(|path| path.peer == id);
-            found.extend(mine.map(|path| (*prefix, path.clone())));
-        }
-        for (prefix, mut path) in found {
-            let Some(peer) = self.books.peer(id) else { return };
-            let received = path.received.take().unwrap_or(path.attributes);
-            let judged = import::admit(&peer.config, self.config.router_id, &received, &mut self.interner);
-            (path.attributes, path.received, path.excluded) =
-                judged.judge(id, &peer.config, prefix, &mut self.interner);
-            self.insert_path(prefix, path);
-        }
-    }
-
     /// Changes the paths of a prefix, decides, and marks what follows. `change` says whether more may have changed
     /// than the paths themselves show.
     fn edit(&mut self, prefix: Prefix, change: impl FnOnce(&mut Vec<Path>, &mut Books) -> bool) {
@@ -428,7 +403,7 @@ impl Rib {
         let best = entry.best().cloned();
         let next_hops = (entry.chosen > 1).then(|| entry.next_hops());
         let more = change(&mut entry.paths, &mut self.books);
-        entry.decide(&self.books, &self.books.next_hops, &self.config);
+        entry.decide(prefix, &self.books, &self.config);
         let same_best = match (&best, entry.best()) {
             (Some(before), Some(after)) => before.same(after),
             (None, None) => true,

@@ -9,8 +9,8 @@ use hashbrown::{HashMap, HashSet};
 use super::decision::Neighbor;
 use super::export::Origination;
 use super::log::{Chunk, Reader};
-use super::table::{LOCAL, Neighbors, NextHop, NextHops, Path};
-use super::{LocalRoute, PeerConfig, PeerCounts, PeerId, Source};
+use super::table::{LOCAL, NextHop, NextHops, Path};
+use super::{LocalRoute, PeerConfig, PeerCounts, PeerId, RibConfig, Source, decision};
 use crate::{Families, Family, Nlri, Prefix};
 
 /// Peers, own routes and next hops.
@@ -87,6 +87,10 @@ impl Books {
         (0_u32..).zip(&self.peers).filter_map(|(id, peer)| Some((PeerId(id), peer.as_ref()?)))
     }
 
+    pub(super) fn peers_mut(&mut self) -> impl Iterator<Item = (PeerId, &mut Peer)> {
+        (0_u32..).zip(&mut self.peers).filter_map(|(id, peer)| Some((PeerId(id), peer.as_mut()?)))
+    }
+
     pub(super) fn insert(&mut self, id: PeerId, peer: Peer) {
         let index = id.0 as usize;
         if self.peers.len() <= index {
@@ -111,6 +115,28 @@ impl Books {
     pub(super) fn source(&self, prefix: Prefix, path: &Path) -> Source {
         let kind = self.local.get(&prefix).map(|route| route.kind).unwrap_or_default();
         path.source(kind, self.peer(path.peer).is_some_and(|peer| !peer.config.context.internal))
+    }
+
+    /// The interface by which a next hop is reached, as far as it is known.
+    pub(super) fn interface_to(&self, next_hop: IpAddr) -> Option<&str> {
+        self.next_hops.0.get(&next_hop)?.reachability.as_ref()?.interface().map(|name| &**name)
+    }
+
+    /// The outgoing interface of a path.
+    pub(super) fn interface(&self, prefix: Prefix, path: &Path) -> Option<&str> {
+        if path.peer == LOCAL {
+            return self.local.get(&prefix)?.interface.as_deref();
+        }
+        self.interface_to(path.attributes.next_hop)
+    }
+
+    /// How a path stands to others before any attribute counts.
+    pub(super) fn preference(&self, prefix: Prefix, path: &Path, config: &RibConfig) -> u8 {
+        let normal = config.normal_metric(prefix.family());
+        if path.peer == LOCAL {
+            return self.local.get(&prefix).map_or(0, |route| route.preference(normal));
+        }
+        decision::learned_preference(&path.attributes, path.explicit, normal)
     }
 
     /// Counts a path in.
@@ -160,8 +186,9 @@ impl Books {
     }
 }
 
-impl Neighbors for Books {
-    fn neighbor(&self, id: PeerId) -> Option<Neighbor> {
+impl Books {
+    /// What counts of a peer in a decision.
+    pub(super) fn neighbor(&self, id: PeerId) -> Option<Neighbor> {
         let config = &self.peer(id)?.config;
         Some(Neighbor { external: !config.context.internal, router_id: config.router_id, address: config.address })
     }

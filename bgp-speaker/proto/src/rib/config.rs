@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::{Asn, Attributes, ClusterId, Community, Context, Families, LargeCommunity, Prefix, RouterId};
+use crate::{Asn, Attributes, ClusterId, Community, Context, Families, Family, LargeCommunity, Prefix, RouterId};
 
 /// A peer, as the shell numbers them: small numbers, densely, since they index a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,12 +28,31 @@ pub struct RibConfig {
     pub resolve_next_hops: bool,
     /// By how many octets a peer may be behind; beyond, it is told the present state in place of the history.
     pub log_limit: usize,
+    /// The metric of normal IPv4 routes: a lower one raises a route, see [`Step::Preference`](super::Step::Preference).
+    pub normal_metric_v4: u32,
+    /// The metric of normal IPv6 routes.
+    pub normal_metric_v6: u32,
 }
 
 impl RibConfig {
-    /// A RIB of a node: sixteen paths, next hops resolved, 4 MiB for peers that are behind.
+    /// A RIB of a node: sixteen paths, next hops resolved, 4 MiB for peers that are behind, a normal metric of 1024.
     pub fn new(router_id: RouterId) -> Self {
-        Self { router_id, multipath: 16, resolve_next_hops: true, log_limit: 4 << 20 }
+        Self {
+            router_id,
+            multipath: 16,
+            resolve_next_hops: true,
+            log_limit: 4 << 20,
+            normal_metric_v4: LocalRoute::NORMAL_METRIC,
+            normal_metric_v6: LocalRoute::NORMAL_METRIC,
+        }
+    }
+
+    /// The metric of normal routes of a family.
+    pub fn normal_metric(&self, family: Family) -> u32 {
+        match family {
+            Family::Ipv4Unicast => self.normal_metric_v4,
+            Family::Ipv6Unicast => self.normal_metric_v6,
+        }
     }
 }
 
@@ -66,6 +85,10 @@ pub struct PeerConfig {
     pub sends_end_of_rib: bool,
     /// How often our AS may be in the AS_PATH of what it sends.
     pub allowed_local_as: u8,
+    /// It understands long-lived stale paths; one that does not is told none (RFC 9494 §4.3).
+    pub long_lived_aware: bool,
+    /// Most paths told for one prefix with ADD-PATH, the best first; of these, it is not told those that it sent itself.
+    pub paths_limit: usize,
     /// Judges what it sends; `None` accepts all.
     pub import: Option<Policy>,
     /// Judges what is sent to it; `None` accepts all. Peers that share a policy share their updates.
@@ -129,6 +152,9 @@ pub struct Candidate<'a> {
     pub peer_as: Asn,
     /// Our AS towards the peer.
     pub local_as: Asn,
+    /// The outgoing interface: of an own route, or of a learned path's next hop as far as it is known. `None` for what
+    /// goes nowhere, as an own block.
+    pub interface: Option<&'a str>,
 }
 
 /// Where a path is from.
@@ -145,16 +171,23 @@ pub enum Source {
     },
 }
 
-/// What an own route is for, so that policies can tell them apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// What an own route is for: policies tell them apart, and the decision process ranks them
+/// ([`LocalRoute::preference`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LocalKind {
     /// A block of this node.
     #[default]
     Block,
     /// An address or a range of services.
     Service,
-    /// A route of the kernel.
+    /// The kernel's route to a workload endpoint on this node.
+    Workload,
+    /// The kernel's route to workload endpoints of another node, by a gateway or a tunnel, made by felix.
+    Remote,
+    /// Any other route of the kernel's main table.
     Kernel,
+    /// A connected subnet.
+    Direct,
 }
 
 /// What a [`Policy`] says.
@@ -164,6 +197,9 @@ pub enum Verdict {
     Accept,
     /// The path counts with these attributes.
     Replace(Box<Attributes>),
+    /// An operator's rule accepts the path by name, as it is or with these attributes. On import, its LOCAL_PREF then
+    /// decides among learned paths only, and does not raise it above own routes; on export it is as the above.
+    AcceptExplicitly(Option<Box<Attributes>>),
     /// The path does not count.
     Reject,
 }
@@ -175,6 +211,8 @@ pub struct LocalRoute {
     pub kind: LocalKind,
     /// The gateway, which internal peers are told in place of us.
     pub gateway: Option<IpAddr>,
+    /// The interface by which it leaves, if it does.
+    pub interface: Option<Arc<str>>,
     /// The LOCAL_PREF for internal peers.
     pub local_pref: u32,
     /// MULTI_EXIT_DISC.
@@ -193,6 +231,18 @@ impl LocalRoute {
     pub fn local_pref(metric: u32) -> u32 {
         0x7fff_ffff_u32.saturating_sub(metric)
     }
+
+    /// How it stands to other routes before any attribute counts, `normal` being the metric of normal routes of its
+    /// family: see [`Step::Preference`](super::Step::Preference).
+    pub fn preference(&self, normal: u32) -> u8 {
+        match self.kind {
+            LocalKind::Direct => 240,
+            LocalKind::Workload if self.local_pref > Self::local_pref(normal) => 210,
+            LocalKind::Block | LocalKind::Service => 200,
+            LocalKind::Workload => 150,
+            LocalKind::Remote | LocalKind::Kernel => 10,
+        }
+    }
 }
 
 /// A route of normal metric, with ourselves as the next hop.
@@ -201,6 +251,7 @@ impl Default for LocalRoute {
         Self {
             kind: LocalKind::Block,
             gateway: None,
+            interface: None,
             local_pref: Self::local_pref(Self::NORMAL_METRIC),
             med: None,
             communities: Vec::new(),
@@ -210,7 +261,7 @@ impl Default for LocalRoute {
 }
 
 /// How a next hop can be reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Reachability {
     /// Not at all, or only through another BGP path: paths with it are held back.
     #[default]
@@ -219,10 +270,25 @@ pub enum Reachability {
     Reachable {
         /// The kernel's metric or a coarse stand-in; the same scale on all nodes.
         metric: u32,
+        /// The interface by which packets leave, if one is known: policies see it.
+        interface: Option<Arc<str>>,
     },
 }
 
+impl Reachability {
+    /// The interface by which packets leave.
+    pub fn interface(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Unreachable => None,
+            Self::Reachable { interface, .. } => interface.as_ref(),
+        }
+    }
+}
+
 impl PeerConfig {
+    /// Most paths told for one prefix, as a rule: as many as a node uses at once.
+    pub const PATHS_LIMIT: usize = 16;
+
     /// An ordinary peer: no client, next hops by the rule, no policy. `local` is our end of the session.
     pub fn new(address: IpAddr, local: IpAddr, local_as: Asn, negotiated: &crate::Negotiated) -> Self {
         let (next_hop_v4, next_hop_v6) = match local {
@@ -243,6 +309,8 @@ impl PeerConfig {
             restarting: negotiated.graceful_restart.as_ref().is_some_and(|restart| restart.restarting),
             sends_end_of_rib: negotiated.graceful_restart.is_some(),
             allowed_local_as: 0,
+            long_lived_aware: negotiated.long_lived_aware,
+            paths_limit: Self::PATHS_LIMIT,
             import: None,
             export: None,
         }

@@ -7,7 +7,20 @@ use crate::{Attributes, Community, LocalRoute, RouterId};
 /// A step of the decision process; a path falls at the first at which another is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// Own routes before learned ones, but for those that their LOCAL_PREF raises.
+    /// Higher preference, which comes before any attribute; own before learned among equals.
+    ///
+    /// | preference | |
+    /// |---|---|
+    /// | 240 | connected subnets |
+    /// | 210 | own workload endpoints with a metric below the normal one (a live migration that arrives here) |
+    /// | 200 | own blocks and services; learned paths whose LOCAL_PREF says a metric below the normal one |
+    /// | 150 | own workload endpoints |
+    /// | 100 | learned paths |
+    /// | 10 | routes of the kernel to elsewhere |
+    ///
+    /// Departs from Calico: there, felix's routes to workload endpoints are the kernel's like any other and rank 10, so
+    /// that a stale path of a peer takes a pod from the node on which it runs. Here they stand above learned paths, except
+    /// those raised by their metric: a pod that was migrated away lives where the raised path leads.
     Preference,
     /// Not long-lived stale before long-lived stale (RFC 9494 §4.3).
     LongLivedStale,
@@ -57,6 +70,8 @@ pub(super) struct Contender<'a> {
     /// Which path it is, for whoever asked.
     pub(super) index: usize,
     pub(super) attributes: &'a Attributes,
+    /// Before all attributes.
+    pub(super) preference: u8,
     /// The peer; `None` for a route of our own.
     pub(super) peer: Option<Neighbor>,
     /// Distance of the next hop.
@@ -73,17 +88,11 @@ pub(super) struct Neighbor {
 }
 
 impl Contender<'_> {
-    /// Own routes stand above learned ones, beside those with more than normal priority.
-    fn preference(&self) -> u8 {
-        let raised = self.attributes.effective_local_pref() > LocalRoute::local_pref(LocalRoute::NORMAL_METRIC);
-        if self.peer.is_none() || raised { 200 } else { 100 }
-    }
-
     /// The rank at a step that compares each with each; the lowest stays.
     fn rank(&self, step: Step) -> u128 {
         let attributes = self.attributes;
         match step {
-            Step::Preference => u128::from(u8::MAX - self.preference()),
+            Step::Preference => u128::from(u8::MAX - self.preference) * 2 + u128::from(self.peer.is_some()),
             Step::LongLivedStale => attributes.communities.contains(&Community::LLGR_STALE).into(),
             Step::LocalPref => u128::from(u32::MAX - attributes.effective_local_pref()),
             Step::AsPath => attributes.as_path.length() as u128,
@@ -110,6 +119,20 @@ impl Contender<'_> {
         let med = |contender: &Self| contender.attributes.med.unwrap_or(0);
         other.attributes.as_path.neighbor() == self.attributes.as_path.neighbor() && med(other) < med(self)
     }
+}
+
+/// The least LOCAL_PREF that says a metric: one of 2^24 (see `bgp.md` §2.8; other speakers use the range below as they like).
+const LEAST_RAISING: u32 = LOCAL_PREF_OF_ZERO - (1 << 24);
+
+/// The LOCAL_PREF of metric 0.
+const LOCAL_PREF_OF_ZERO: u32 = 0x7fff_ffff;
+
+/// Preference of a learned path: raised if its LOCAL_PREF says a metric below `normal`, unless an import rule accepted
+/// it by name (`explicit`), which is how an operator takes LOCAL_PREF for what it is elsewhere.
+pub(super) fn learned_preference(attributes: &Attributes, explicit: bool, normal: u32) -> u8 {
+    let local_pref = attributes.effective_local_pref();
+    let raised = local_pref > LocalRoute::local_pref(normal) && local_pref >= LEAST_RAISING;
+    if raised && !explicit { 200 } else { 100 }
 }
 
 /// Outcome of a decision, as the indices of contenders.
@@ -193,6 +216,10 @@ mod tests {
             change(&mut self);
             self
         }
+        fn preference(&self) -> u8 {
+            let own = LocalRoute::default().preference(LocalRoute::NORMAL_METRIC);
+            self.peer.map_or(own, |_| learned_preference(&self.attributes, false, LocalRoute::NORMAL_METRIC))
+        }
         fn internal(self) -> Self {
             self.with(|path| path.peer.as_mut().unwrap().external = false)
         }
@@ -202,6 +229,7 @@ mod tests {
         let contender = |(index, path): (usize, &Path)| Contender {
             index,
             attributes: unsafe_free_leak(&path.attributes),
+            preference: path.preference(),
             peer: path.peer,
             metric: path.metric,
             path_id: path.path_id,
@@ -226,9 +254,8 @@ mod tests {
         }
         let local_pref = |value| move |path: &mut Path| path.attributes.local_pref = Some(value);
         check(path(9).with(|path| path.peer = None), path(1).with(local_pref(2_147_482_623)), Step::Preference);
-        // More than normal priority stands beside own routes, and then above them (BIRD: preference 200).
         let own = path(9).with(|path| path.peer = None).with(local_pref(2_147_482_623));
-        check(path(1).internal().with(local_pref(2_147_483_135)), own, Step::LocalPref);
+        check(own, path(1).internal().with(local_pref(2_147_483_135)), Step::Preference); // both 200: own first
         let stale = |path: &mut Path| path.attributes.communities.push(Community::LLGR_STALE);
         check(path(9), path(1).with(stale).with(local_pref(200)), Step::LongLivedStale);
         check(path(9), path(1).with(local_pref(99)), Step::LocalPref); // none is 100

@@ -17,6 +17,8 @@ pub(super) struct View {
     pub(super) next_hop: NextHopMode,
     pub(super) next_hop_v4: Option<Ipv4Addr>,
     pub(super) next_hop_v6: Option<Ipv6Addr>,
+    pub(super) long_lived_aware: bool,
+    pub(super) paths_limit: usize,
     pub(super) policy: Option<Policy>,
 }
 
@@ -41,6 +43,8 @@ impl View {
             next_hop: peer.next_hop,
             next_hop_v4: peer.next_hop_v4,
             next_hop_v6: peer.next_hop_v6,
+            long_lived_aware: peer.long_lived_aware,
+            paths_limit: peer.paths_limit,
             policy: peer.export.clone(),
         }
     }
@@ -56,7 +60,8 @@ impl View {
         let carries = |community| learned.communities.contains(&community);
         if from.is_some() {
             let stays = carries(Community::NO_EXPORT) || carries(Community::NO_EXPORT_SUBCONFED);
-            if carries(Community::NO_ADVERTISE) || external && stays {
+            let unaware = carries(Community::LLGR_STALE) && !self.long_lived_aware;
+            if carries(Community::NO_ADVERTISE) || external && stays || unaware {
                 return None;
             }
         }

@@ -162,6 +162,9 @@ impl Group {
             if path.usable(&sources.books.next_hops, sources.next_hops_resolved).is_none() {
                 continue;
             }
+            if now.len() >= self.view.paths_limit {
+                break;
+            }
             if let Some(sent) = self.export(prefix, path, sources, memo) {
                 let next = u32::try_from(sources.path_ids.len() + 1).unwrap_or(u32::MAX);
                 let id = *sources.path_ids.entry((path.peer, path.path_id)).or_insert(next);
@@ -208,9 +211,12 @@ impl Group {
             Some(policy) => {
                 let source = sources.books.source(prefix, path);
                 let (peer_as, local_as) = (self.view.peer_as, self.view.local_as);
-                match policy.judge(&Candidate { prefix, attributes, source, peer_as, local_as }) {
-                    Verdict::Accept => Arc::clone(sent),
-                    Verdict::Replace(attributes) => sources.interner.intern(self.view.strip(*attributes)),
+                let interface = sources.books.interface(prefix, path);
+                match policy.judge(&Candidate { prefix, attributes, source, peer_as, local_as, interface }) {
+                    Verdict::Accept | Verdict::AcceptExplicitly(None) => Arc::clone(sent),
+                    Verdict::Replace(attributes) | Verdict::AcceptExplicitly(Some(attributes)) => {
+                        sources.interner.intern(self.view.strip(*attributes))
+                    }
                     Verdict::Reject => return None,
                 }
             }

@@ -43,25 +43,47 @@ pub(super) fn admit(
     Judged { attributes, excluded }
 }
 
+/// What import makes of one path.
+pub(super) struct Admission {
+    /// The attributes that count.
+    pub(super) attributes: Arc<Attributes>,
+    /// Those received, if others.
+    pub(super) received: Option<Arc<Attributes>>,
+    pub(super) excluded: Option<Exclusion>,
+    /// A rule accepted it by name.
+    pub(super) explicit: bool,
+}
+
 impl Judged {
-    /// The outcome for one prefix: the attributes that count, those received if others, and whether it takes part.
+    /// The outcome for one prefix; `interface` is where the next hop leads, as far as it is known.
     pub(super) fn judge(
         &self,
         id: PeerId,
         config: &PeerConfig,
         prefix: Prefix,
+        interface: Option<&str>,
         interner: &mut Interner,
-    ) -> (Arc<Attributes>, Option<Arc<Attributes>>, Option<Exclusion>) {
-        let as_received = || Arc::clone(&self.attributes);
+    ) -> Admission {
+        let received = || Arc::clone(&self.attributes);
+        let as_received = |excluded| Admission { attributes: received(), received: None, excluded, explicit: false };
         let Some(policy) = config.import.as_ref().filter(|_| self.excluded.is_none()) else {
-            return (as_received(), None, self.excluded);
+            return as_received(self.excluded);
         };
         let source = Source::Peer { peer: id, external: !config.context.internal };
         let (attributes, peer_as, local_as) = (&*self.attributes, config.peer_as, config.local_as);
-        match policy.judge(&Candidate { prefix, attributes, source, peer_as, local_as }) {
-            Verdict::Accept => (as_received(), None, None),
-            Verdict::Reject => (as_received(), None, Some(Exclusion::Policy)),
-            Verdict::Replace(attributes) => (interner.intern(*attributes), Some(as_received()), None),
+        let candidate = Candidate { prefix, attributes, source, peer_as, local_as, interface };
+        let (attributes, explicit) = match policy.judge(&candidate) {
+            Verdict::Reject => return as_received(Some(Exclusion::Policy)),
+            Verdict::Accept => (None, false),
+            Verdict::Replace(attributes) => (Some(attributes), false),
+            Verdict::AcceptExplicitly(attributes) => (attributes, true),
+        };
+        match attributes {
+            None => Admission { explicit, ..as_received(None) },
+            Some(attributes) => {
+                let attributes = interner.intern(*attributes);
+                Admission { attributes, received: Some(received()), excluded: None, explicit }
+            }
         }
     }
 }

@@ -126,7 +126,7 @@ impl World {
             }
             Op::NextHop { hop, reachable } => {
                 let reachability = if reachable {
-                    Reachability::Reachable { metric: (hop % 2).into() }
+                    Reachability::Reachable { metric: (hop % 2).into(), interface: None }
                 } else {
                     Reachability::Unreachable
                 };
@@ -170,11 +170,15 @@ impl World {
                 let source = self.rib.books.source(*prefix, path);
                 let (peer_as, local_as) = (config.peer_as, config.local_as);
                 let judged = view.policy.as_ref().map_or(Verdict::Accept, |policy| {
-                    policy.judge(&Candidate { prefix: *prefix, attributes: &attributes, source, peer_as, local_as })
+                    let (prefix, attributes) = (*prefix, &attributes);
+                    let interface = self.rib.books.interface(prefix, path);
+                    policy.judge(&Candidate { prefix, attributes, source, peer_as, local_as, interface })
                 });
                 let attributes = match judged {
-                    Verdict::Accept => view.strip(attributes),
-                    Verdict::Replace(attributes) => view.strip(*attributes),
+                    Verdict::Accept | Verdict::AcceptExplicitly(None) => view.strip(attributes),
+                    Verdict::Replace(attributes) | Verdict::AcceptExplicitly(Some(attributes)) => {
+                        view.strip(*attributes)
+                    }
                     Verdict::Reject => continue,
                 };
                 if path.peer == PeerId(id) || attributes.next_hop == config.address {

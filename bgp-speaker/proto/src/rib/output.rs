@@ -143,10 +143,18 @@ impl Rib {
         let Some(peer) = self.books.peer(id) else { return };
         let Some(output) = &peer.output else { return };
         let view = View::new(&peer.config, self.config.router_id);
-        let Some(old) = self.groups.get(output.group).and_then(Option::as_ref) else { return };
-        if old.view == view {
-            return;
+        let old = self.groups.get(output.group).and_then(Option::as_ref);
+        if old.is_some_and(|old| old.view != view) {
+            self.rehome(id);
         }
+    }
+
+    /// Moves a peer to the first group with its view, and plans to tell it what is different.
+    pub(super) fn rehome(&mut self, id: PeerId) {
+        let Some(peer) = self.books.peer(id) else { return };
+        let Some(output) = &peer.output else { return };
+        let view = View::new(&peer.config, self.config.router_id);
+        let Some(old) = self.groups.get(output.group).and_then(Option::as_ref) else { return };
         // It was told what its old group has told, but for what it has not read: look at that, and at what differs.
         let mut differing = undelivered(old, output.chunk);
         let mut moved = self.join(view);

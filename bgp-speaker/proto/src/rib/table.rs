@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::decision::{Contender, Decision, Neighbor, decide};
+use super::books::Books;
+use super::decision::{Contender, Decision, decide};
+use super::import::Admission;
 use super::{Exclusion, PeerId, Reachability, RibConfig};
-use crate::{Attributes, RouterId};
+use crate::{Attributes, Prefix, RouterId};
 
 /// Whose path it is: a peer's number, or this for ourselves.
 pub(super) const LOCAL: PeerId = PeerId(u32::MAX);
@@ -23,6 +25,8 @@ pub(super) struct Path {
     pub(super) received: Option<Arc<Attributes>>,
     pub(super) stale: bool,
     pub(super) excluded: Option<Exclusion>,
+    /// An import rule accepted it by name.
+    pub(super) explicit: bool,
 }
 
 /// The paths of a prefix.
@@ -46,13 +50,7 @@ pub(super) struct NextHop {
     /// How many paths use it.
     pub(super) paths: usize,
     /// Prefixes with paths by it, while nothing is known: so that the first answer costs only these.
-    pub(super) waiting: hashbrown::HashSet<crate::Prefix>,
-}
-
-/// What counts of peers in a decision, by number.
-pub(super) trait Neighbors {
-    /// The peer's part in the decision.
-    fn neighbor(&self, peer: PeerId) -> Option<Neighbor>;
+    pub(super) waiting: hashbrown::HashSet<Prefix>,
 }
 
 impl Entry {
@@ -67,44 +65,50 @@ impl Entry {
     }
 
     /// The paths that may be used, with what counts of them.
-    pub(super) fn contenders<'a>(
-        &'a self,
-        peers: &impl Neighbors,
-        next_hops: &NextHops,
-        config: &RibConfig,
-    ) -> Vec<Contender<'a>> {
+    pub(super) fn contenders<'a>(&'a self, prefix: Prefix, books: &Books, config: &RibConfig) -> Vec<Contender<'a>> {
         let contender = |(index, path): (usize, &'a Path)| {
-            let metric = path.usable(next_hops, config)?;
-            let peer = if path.peer == LOCAL { None } else { Some(peers.neighbor(path.peer)?) };
-            Some(Contender { index, attributes: &path.attributes, peer, metric, path_id: path.path_id })
+            let metric = path.usable(&books.next_hops, config)?;
+            let peer = if path.peer == LOCAL { None } else { Some(books.neighbor(path.peer)?) };
+            let preference = books.preference(prefix, path, config);
+            Some(Contender { index, attributes: &path.attributes, preference, peer, metric, path_id: path.path_id })
         };
         self.paths.iter().enumerate().filter_map(contender).collect()
     }
 
     /// Decides anew, and puts the paths in the order of the outcome.
-    pub(super) fn decide(&mut self, peers: &impl Neighbors, next_hops: &NextHops, config: &RibConfig) {
+    pub(super) fn decide(&mut self, prefix: Prefix, books: &Books, config: &RibConfig) {
         if let [only] = self.paths.as_slice() {
-            self.chosen = only.usable(next_hops, config).is_some().into();
+            self.chosen = only.usable(&books.next_hops, config).is_some().into();
             return;
         }
-        let Decision { best, equal, .. } = decide(self.contenders(peers, next_hops, config));
+        let Decision { best, equal, fell } = decide(self.contenders(prefix, books, config));
         let Some(best) = best else {
             self.chosen = 0;
             return;
         };
-        let mut rank = vec![2_u8; self.paths.len()];
-        for (index, value) in equal.into_iter().map(|index| (index, 1)).chain([(best, 0)]) {
+        // 0 the best, 1 those as good, then who fell late before who fell early, last who does not take part.
+        let mut rank = vec![u8::MAX; self.paths.len()];
+        let others = fell.into_iter().map(|(index, step)| (index, u8::MAX - 1 - step as u8));
+        for (index, value) in others.chain(equal.into_iter().map(|index| (index, 1))).chain([(best, 0)]) {
             if let Some(rank) = rank.get_mut(index) {
                 *rank = value;
             }
         }
         let mut ranked: Vec<(u8, Path)> = rank.into_iter().zip(self.paths.drain(..)).collect();
-        // Among equals the order is of no consequence for who is best, but which sixteen are used must not be by chance.
+        // Among equals the order is of no consequence for who is best, but which are used must not be by chance.
         ranked.sort_by_key(|(rank, path)| (*rank, path.attributes.next_hop, path.peer, path.path_id));
-        let used = ranked.iter().filter(|(rank, _)| *rank < 2).count();
-        // Own routes are never mixed with learned ones: one is for ourselves, the others are not.
-        let alone = ranked.first().is_some_and(|(_, path)| path.peer == LOCAL);
-        self.chosen = if alone { 1 } else { used.min(config.multipath.max(1)) };
+        self.chosen = 0;
+        let mut hops = Vec::new();
+        for (_, path) in ranked.iter().take_while(|(rank, _)| *rank < 2) {
+            // Two reflectors tell the same next hop twice: what is limited is where packets go.
+            if !hops.contains(&path.attributes.next_hop) {
+                if hops.len() >= config.multipath.max(1) {
+                    break;
+                }
+                hops.push(path.attributes.next_hop);
+            }
+            self.chosen += 1;
+        }
         self.paths.extend(ranked.into_iter().map(|(_, path)| path));
     }
 
@@ -118,7 +122,25 @@ impl Entry {
     }
 }
 
+impl NextHop {
+    /// The interface by which packets leave, if known.
+    pub(super) fn interface(&self) -> Option<&Arc<str>> {
+        self.reachability.as_ref().and_then(Reachability::interface)
+    }
+}
+
 impl Path {
+    /// A path of `peer`, or of ourselves, fresh.
+    pub(super) fn new(peer: PeerId, path_id: u32, admission: Admission) -> Self {
+        let Admission { attributes, received, excluded, explicit } = admission;
+        Self { peer, path_id, attributes, received, stale: false, excluded, explicit }
+    }
+
+    /// The attributes before import policy.
+    pub(super) fn as_received(&self) -> &Arc<Attributes> {
+        self.received.as_ref().unwrap_or(&self.attributes)
+    }
+
     /// The distance of the next hop; `None` if the path must not be used.
     pub(super) fn usable(&self, next_hops: &NextHops, config: &RibConfig) -> Option<u32> {
         if self.excluded.is_some() {
@@ -127,9 +149,9 @@ impl Path {
         if self.peer == LOCAL || !config.resolve_next_hops {
             return Some(0);
         }
-        match next_hops.0.get(&self.attributes.next_hop)?.reachability? {
+        match next_hops.0.get(&self.attributes.next_hop)?.reachability.as_ref()? {
             Reachability::Unreachable => None,
-            Reachability::Reachable { metric } => Some(metric),
+            Reachability::Reachable { metric, .. } => Some(*metric),
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) fn peer(last: u8, asn: u32) -> PeerConfig {
         restarting: false,
         sends_end_of_rib: true,
         allowed_local_as: 0,
+        long_lived_aware: true,
+        paths_limit: PeerConfig::PATHS_LIMIT,
         import: None,
         export: None,
     }
@@ -344,11 +346,9 @@ fn paths_as_good_as_the_best_are_used_together_up_to_the_limit() {
     let changes = rib.take_best_changes();
     assert_eq!(changes.len(), 1, "a change beside the best is one for the kernel");
     assert_eq!(changes[0].best.as_ref().unwrap().next_hops.len(), 3);
-    // An own route is for ourselves alone, unless a learned one has more than normal priority.
+    // An own route is for ourselves alone.
     rib.originate(prefix("10.0.0.0/8"), LocalRoute::default());
     assert_eq!(best(&rib, "10.0.0.0/8"), Some((Source::Local(LocalKind::Block), vec![])));
-    rib.update(PeerId(5), &advertise(&["10.0.0.0/8"], |a| a.local_pref = Some(LocalRoute::local_pref(512))));
-    assert_eq!(best(&rib, "10.0.0.0/8").unwrap().0, Source::Peer { peer: PeerId(5), external: false });
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn a_path_waits_for_its_next_hop_and_is_held_back_when_that_goes() {
     assert_eq!((rib.take_best_changes(), rib.best(prefix("10.0.0.0/8"))), (vec![], None));
     drain(&mut rib, 6, &mut external);
     assert_eq!(external.log(), [""; 0], "what is not used is not advertised");
-    rib.set_next_hop(address(2).into(), Reachability::Reachable { metric: 0 });
+    rib.set_next_hop(address(2).into(), Reachability::Reachable { metric: 0, interface: None });
     assert_eq!(rib.take_best_changes().len(), 2);
     drain(&mut rib, 6, &mut external);
     assert_eq!(external.prefixes(), ["10.0.0.0/8", "10.1.0.0/16"]);
@@ -373,13 +373,13 @@ fn a_path_waits_for_its_next_hop_and_is_held_back_when_that_goes() {
     drain(&mut rib, 6, &mut external);
     assert_eq!(external.prefixes(), [""; 0]);
     // A nearer next hop wins; the same answer again changes nothing.
-    rib.set_next_hop(address(2).into(), Reachability::Reachable { metric: 10 });
+    rib.set_next_hop(address(2).into(), Reachability::Reachable { metric: 10, interface: None });
     rib.peer_up(PeerId(3), peer(3, 64512));
     rib.update(PeerId(3), &advertise(&["10.0.0.0/8"], via(3)));
-    rib.set_next_hop(address(3).into(), Reachability::Reachable { metric: 5 });
+    rib.set_next_hop(address(3).into(), Reachability::Reachable { metric: 5, interface: None });
     assert_eq!(best(&rib, "10.0.0.0/8").unwrap().1, ["192.0.2.3"]);
     rib.take_best_changes();
-    rib.set_next_hop(address(3).into(), Reachability::Reachable { metric: 5 });
+    rib.set_next_hop(address(3).into(), Reachability::Reachable { metric: 5, interface: None });
     assert_eq!(rib.take_best_changes(), []);
     rib.take_next_hops();
     rib.remove_peer(PeerId(3));

@@ -87,7 +87,7 @@ impl Rib {
     /// All paths of a prefix, the best first, and why each other is not.
     pub fn paths(&self, prefix: Prefix) -> Vec<PathView> {
         let Some(entry) = self.table.get(&prefix) else { return Vec::new() };
-        let decision = decision::decide(entry.contenders(&self.books, &self.books.next_hops, &self.config));
+        let decision = decision::decide(entry.contenders(prefix, &self.books, &self.config));
         let view = |(index, path): (usize, &Path)| {
             let lost = decision.fell.iter().find(|(fell, _)| *fell == index).map(|(_, step)| *step);
             let standing = match (path.excluded, lost) {
