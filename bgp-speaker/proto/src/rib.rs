@@ -13,6 +13,7 @@ mod log;
 #[cfg(test)]
 mod model;
 mod output;
+mod path_ids;
 mod policies;
 mod table;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use self::config::{
 pub use self::decision::Step;
 use self::export::View;
 use self::group::Group;
+use self::path_ids::PathIds;
 use self::table::{Entry, LOCAL, Path};
 pub use self::view::{Best, BestChange, Exclusion, PathView, PeerCounts, Standing};
 use crate::{Attributes, Families, Family, Interner, Nlri, Prefix, Update};
@@ -48,7 +50,7 @@ pub struct Rib {
     deferred: bool,
     /// Prefixes of which no peer is told while selection is deferred.
     held: HashSet<Prefix>,
-    path_ids: HashMap<(PeerId, u32), u32>,
+    path_ids: PathIds,
 }
 
 impl Rib {
@@ -62,7 +64,7 @@ impl Rib {
             changed: HashSet::new(),
             deferred: false,
             held: HashSet::new(),
-            path_ids: HashMap::new(),
+            path_ids: PathIds::default(),
             config,
         }
     }
@@ -114,7 +116,7 @@ impl Rib {
     pub fn remove_peer(&mut self, id: PeerId) {
         self.peer_down(id, Families::NONE);
         self.books.remove(id);
-        self.path_ids.retain(|(peer, _), _| *peer != id);
+        self.path_ids.forget(id);
     }
 
     // --- what peers send ---

@@ -1,5 +1,6 @@
 //! Which path is best (RFC 4271 §9.1.2.2, RFC 4456 §9): by elimination, so that the order of arrival does not matter.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::{Attributes, Community, LocalRoute, RouterId};
@@ -62,6 +63,26 @@ impl Step {
         Self::PeerAddress,
         Self::PathId,
     ];
+}
+
+/// The name of what is compared, as operators know it.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preference => "preference",
+            Self::LongLivedStale => "long-lived stale",
+            Self::LocalPref => "LOCAL_PREF",
+            Self::AsPath => "AS_PATH length",
+            Self::Origin => "ORIGIN",
+            Self::Med => "MED",
+            Self::External => "internal",
+            Self::NextHopMetric => "metric of next hop",
+            Self::RouterId => "router ID",
+            Self::ClusterList => "CLUSTER_LIST length",
+            Self::PeerAddress => "peer address",
+            Self::PathId => "path ID",
+        })
+    }
 }
 
 /// A path as the decision process sees it: it may be used, and this is all that counts.

@@ -110,16 +110,18 @@ impl View {
             Family::Ipv4Unicast => self.next_hop_v4.map(IpAddr::from),
             Family::Ipv6Unicast => self.next_hop_v6.map(IpAddr::from),
         };
-        let gateway = match received {
-            IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_link_local(),
+        // What is link-local is somebody else's link for the peer. (IPv4 routers do tell such addresses, and are believed.)
+        let meaningful = match received {
+            IpAddr::V4(v4) => !v4.is_unspecified() && (learned || !v4.is_link_local()),
             IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_unicast_link_local(),
         };
         let unchanged = match self.next_hop {
             NextHopMode::Own => false,
-            NextHopMode::Keep => learned || gateway,
-            NextHopMode::Auto => self.context.internal && (learned || gateway),
+            NextHopMode::Keep => true,
+            NextHopMode::Auto => self.context.internal,
         };
-        if unchanged { Some(received) } else { own }
+        let of_family = Family::of(received) == family;
+        if unchanged && meaningful && of_family { Some(received) } else { own }
     }
 }
 

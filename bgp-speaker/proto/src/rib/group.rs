@@ -12,6 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use super::books::Books;
 use super::export::View;
 use super::log::{Batch, Chunk, Except, Reader, Sent};
+use super::path_ids::PathIds;
 use super::table::{Entry, LOCAL, Path};
 use super::{Candidate, PeerId, Verdict};
 use crate::{Attributes, Families, Family, Interner, Nlri, Prefix};
@@ -40,7 +41,7 @@ pub(super) struct Sources<'a> {
     pub(super) table: &'a HashMap<Prefix, Entry>,
     pub(super) books: &'a Books,
     pub(super) next_hops_resolved: &'a super::RibConfig,
-    pub(super) path_ids: &'a mut HashMap<(PeerId, u32), u32>,
+    pub(super) path_ids: &'a mut PathIds,
     pub(super) interner: &'a mut Interner,
     pub(super) deferred: bool,
 }
@@ -65,6 +66,11 @@ impl Group {
             octets: 0,
             dump: None,
         }
+    }
+
+    /// Adds the path identifiers that the members were told.
+    pub(super) fn path_ids(&self, into: &mut HashSet<u32>) {
+        into.extend(self.several.values().flatten().map(|(id, _)| *id));
     }
 
     /// Whether every path of a prefix is told, not only the best.
@@ -166,9 +172,7 @@ impl Group {
                 break;
             }
             if let Some(sent) = self.export(prefix, path, sources, memo) {
-                let next = u32::try_from(sources.path_ids.len() + 1).unwrap_or(u32::MAX);
-                let id = *sources.path_ids.entry((path.peer, path.path_id)).or_insert(next);
-                now.push((id, sent));
+                now.push((sources.path_ids.of(path.peer, path.path_id), sent));
             }
         }
         let before = self.several.remove(&prefix).unwrap_or_default();

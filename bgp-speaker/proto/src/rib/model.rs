@@ -184,7 +184,7 @@ impl World {
                 if path.peer == PeerId(id) || attributes.next_hop == config.address {
                     continue;
                 }
-                let path_id = if several { self.rib.path_ids[&(path.peer, path.path_id)] } else { 0 };
+                let path_id = if several { self.rib.path_ids.get(path.peer, path.path_id).unwrap() } else { 0 };
                 expect.insert(Nlri { prefix: *prefix, path_id }, attributes);
             }
         }

@@ -73,6 +73,12 @@ impl Rib {
 
     /// Makes messages of what is marked, and lets go of members that are too far behind to be told the history.
     fn flush(&mut self, group: &mut Group) {
+        if self.path_ids.is_due() {
+            let mut told = HashSet::new();
+            group.path_ids(&mut told);
+            self.groups.iter().flatten().for_each(|group| group.path_ids(&mut told));
+            self.path_ids.retain(&told);
+        }
         group.flush(&mut Sources {
             table: &self.table,
             books: &self.books,

@@ -97,6 +97,17 @@ impl Rib {
         self.merge_groups();
     }
 
+    /// Changes the metrics of normal routes ([`RibConfig`](super::RibConfig)): everything is decided anew.
+    pub fn set_normal_metrics(&mut self, v4: u32, v6: u32) {
+        if (self.config.normal_metric_v4, self.config.normal_metric_v6) == (v4, v6) {
+            return;
+        }
+        (self.config.normal_metric_v4, self.config.normal_metric_v6) = (v4, v6);
+        for prefix in self.prefixes_within(None) {
+            self.edit(prefix, |_, _| false);
+        }
+    }
+
     /// The prefixes of the table that equal or lie in one of `within`.
     fn prefixes_within(&self, within: Option<&[Prefix]>) -> Vec<Prefix> {
         let Some(within) = within else { return self.table.keys().copied().collect() };

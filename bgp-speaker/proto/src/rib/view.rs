@@ -1,5 +1,6 @@
 //! What the RIB tells: changes for the kernel, and paths for operators.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -68,6 +69,30 @@ pub enum Exclusion {
     Policy,
     /// Its next hop cannot be reached.
     NextHop,
+}
+
+/// As operators read it: `lost: LOCAL_PREF`.
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Best => f.write_str("best"),
+            Self::Multipath => f.write_str("multipath"),
+            Self::Lost(step) => write!(f, "lost: {step}"),
+            Self::Excluded(exclusion) => write!(f, "excluded: {exclusion}"),
+        }
+    }
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AsLoop => "our AS is in its AS_PATH",
+            Self::OwnOriginator => "its ORIGINATOR_ID is ours",
+            Self::ClusterLoop => "our cluster is in its CLUSTER_LIST",
+            Self::Policy => "rejected by import filter",
+            Self::NextHop => "next hop unreachable",
+        })
+    }
 }
 
 /// How many prefixes, or with ADD-PATH paths, a peer has to do with.
