@@ -82,14 +82,12 @@ impl Entry {
             return;
         }
         let Decision { best, equal, fell } = decide(self.contenders(prefix, books, config));
-        let Some(best) = best else {
-            self.chosen = 0;
-            return;
-        };
         // 0 the best, 1 those as good, then who fell late before who fell early, last who does not take part.
         let mut rank = vec![u8::MAX; self.paths.len()];
         let others = fell.into_iter().map(|(index, step)| (index, u8::MAX - 1 - step as u8));
-        for (index, value) in others.chain(equal.into_iter().map(|index| (index, 1))).chain([(best, 0)]) {
+        for (index, value) in
+            others.chain(equal.into_iter().map(|index| (index, 1))).chain(best.map(|index| (index, 0)))
+        {
             if let Some(rank) = rank.get_mut(index) {
                 *rank = value;
             }

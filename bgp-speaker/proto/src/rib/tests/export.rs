@@ -87,3 +87,99 @@ fn a_path_is_never_sent_to_its_sender_nor_to_its_next_hop() {
     expect(&mut rib, [&["-10.0.0.0/8"], &["+10.0.0.0/8"], &["-10.0.0.0/8"]]);
     assert_eq!([2, 3, 4].map(|id| rib.counts(PeerId(id), V4).advertised), [0, 1, 0]);
 }
+
+/// RFC 9494 §4.3: who does not know what long-lived stale means would take such a path for a good one.
+#[test]
+fn a_long_lived_stale_path_is_told_only_to_those_who_understand_it() {
+    let mut rib = rib();
+    rib.peer_up(PeerId(6), peer(6, 65006));
+    rib.peer_up(PeerId(2), peer(2, 64512));
+    rib.peer_up(PeerId(3), PeerConfig { long_lived_aware: false, ..peer(3, 64512) });
+    let stale = |attributes: &mut Attributes| attributes.communities.push(Community::LLGR_STALE);
+    rib.update(PeerId(6), &advertise(&["10.0.0.0/8"], stale));
+    // An own route may carry any community: E0 is about what was learned.
+    let communities = vec![Community::LLGR_STALE, Community::NO_EXPORT];
+    rib.originate(prefix("10.65.0.0/26"), LocalRoute { communities, ..LocalRoute::default() });
+    assert_eq!(told(&mut rib, 2).prefixes(), ["10.0.0.0/8", "10.65.0.0/26"]);
+    assert_eq!(told(&mut rib, 3).prefixes(), ["10.65.0.0/26"]);
+}
+
+/// A gateway is told in place of us where the peer could use it: to internal peers, of the same family, not link-local.
+#[test]
+fn a_gateway_or_next_hop_that_means_nothing_to_the_peer_is_replaced_by_ourselves() {
+    let own_v6: std::net::Ipv6Addr = "2001:db8::1".parse().unwrap();
+    let mut rib = rib();
+    rib.peer_up(PeerId(2), PeerConfig { next_hop_v6: Some(own_v6), ..peer(2, 64512) });
+    rib.peer_up(PeerId(3), PeerConfig { next_hop: NextHopMode::Keep, next_hop_v6: Some(own_v6), ..peer(3, 65003) });
+    rib.peer_up(PeerId(6), peer(6, 65006));
+    let gateways = ["169.254.1.1", "192.0.2.20", "fe80::1", "2001:db8::20", "2001:db8::20"];
+    let prefixes = ["10.1.0.0/16", "10.2.0.0/16", "2001:db8:1::/48", "2001:db8:2::/48", "10.3.0.0/16"];
+    for (text, gateway) in prefixes.iter().zip(gateways) {
+        let gateway = Some(gateway.parse().unwrap());
+        rib.originate(prefix(text), LocalRoute { kind: LocalKind::Kernel, gateway, ..LocalRoute::default() });
+    }
+    let v6 = Attributes {
+        link_local: Some("fe80::99".parse().unwrap()),
+        ..Attributes::new("2001:db8::99".parse().unwrap())
+    };
+    let link_only = Attributes::new("fe80::99".parse().unwrap());
+    for (text, attributes) in [("2001:db8:8::/48", v6), ("2001:db8:9::/48", link_only)] {
+        let nlri = vec![prefix(text).into()];
+        let advertised = vec![Advertisement { attributes: Arc::new(attributes), nlri }];
+        rib.update(PeerId(6), &Update { withdrawn: vec![], advertised });
+    }
+    for id in [2, 3] {
+        let paths = told(&mut rib, id).paths;
+        let hops: Vec<_> = paths.values().map(|attributes| attributes.next_hop.to_string()).collect();
+        let v6 = ["2001:db8::1", "2001:db8::20", "2001:db8::99", "2001:db8::1"];
+        assert_eq!(hops[..3], ["192.0.2.1", "192.0.2.20", "192.0.2.1"], "to {id}");
+        assert_eq!(hops[3..], v6, "to {id}");
+        assert!(paths.values().all(|attributes| attributes.link_local.is_none()), "sixteen octets");
+    }
+}
+
+/// What a filter does to a path is what the peer sees: it judges the path as it will be sent, and has the last word.
+#[test]
+fn what_export_policy_sets_survives() {
+    let policy = Policy::new(|candidate| {
+        let mut attributes = candidate.attributes.clone();
+        if !candidate.attributes.as_path.begins_with(&[Asn(64512)]) && candidate.peer_as != candidate.local_as {
+            return Verdict::Reject;
+        }
+        attributes.as_path.prepend_all(&[Asn(65010), Asn(65011)]);
+        attributes.local_pref = Some(LocalRoute::local_pref(10));
+        attributes.med = Some(4);
+        Verdict::AcceptExplicitly(Some(Box::new(attributes)))
+    });
+    let mut rib = rib();
+    rib.peer_up(PeerId(2), PeerConfig { export: Some(policy.clone()), ..peer(2, 64512) });
+    rib.peer_up(PeerId(6), PeerConfig { export: Some(policy), ..peer(6, 65006) });
+    rib.peer_up(PeerId(7), peer(7, 65007));
+    rib.originate(prefix("10.65.0.0/26"), LocalRoute { med: Some(3), ..LocalRoute::default() });
+    let learned = |attributes: &mut Attributes| {
+        (attributes.as_path, attributes.med) = (AsPath::sequence([Asn(65007)]), Some(9));
+    };
+    rib.update(PeerId(7), &advertise(&["10.66.0.0/26"], learned));
+    let see = |mirror: Mirror| -> Vec<_> {
+        let see = |a: &Attributes| (a.as_path.to_string(), a.local_pref, a.med, a.origin);
+        mirror.paths.values().map(see).collect()
+    };
+    let igp = crate::Origin::Igp;
+    let local_pref = Some(LocalRoute::local_pref(10));
+    assert_eq!(
+        see(told(&mut rib, 2)),
+        [
+            ("65010 65011".to_owned(), local_pref, Some(4), igp),
+            ("65010 65011 65007".to_owned(), local_pref, Some(4), igp),
+        ]
+    );
+    assert_eq!(
+        see(told(&mut rib, 6)),
+        [
+            ("65010 65011 64512".to_owned(), None, Some(4), igp),
+            ("65010 65011 64512 65007".to_owned(), None, Some(4), igp),
+        ]
+    );
+    // Without policy: MED and LOCAL_PREF end at the border of the AS, an own MED does not.
+    assert_eq!(see(told(&mut rib, 7)), [("64512".to_owned(), None, Some(3), igp)]);
+}

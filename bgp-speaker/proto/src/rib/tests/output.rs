@@ -21,6 +21,42 @@ fn with_add_path_every_path_is_told_under_its_own_number() {
     assert_eq!((hops(&mirror), mirror.log().len()), (["192.0.2.3".to_owned()].into(), 1));
 }
 
+/// RFC 7911 leaves open which paths are told where not all are: the sixteen that come nearest to being the best.
+#[test]
+fn with_add_path_no_more_than_the_limit_is_told_the_best_first_under_numbers_that_stay() {
+    let mut rib = rib();
+    let context = Context { add_path_send: Families::ALL, ..context(true) };
+    rib.peer_up(PeerId(2), PeerConfig { context, ..peer(2, 64512) });
+    let told_by = |rib: &mut Rib, id: u32, path_ids: std::ops::Range<u32>, length: usize| {
+        for path_id in path_ids {
+            let mut attributes = Attributes::new(address(100 + path_id as u8).into());
+            attributes.as_path = AsPath::sequence((0..length).map(|_| Asn(65000 + id)));
+            let nlri = vec![Nlri { prefix: prefix("10.0.0.0/8"), path_id }];
+            let advertised = vec![Advertisement { attributes: Arc::new(attributes), nlri }];
+            rib.update(PeerId(id), &Update { withdrawn: vec![], advertised });
+        }
+    };
+    rib.peer_up(PeerId(6), peer(6, 65006));
+    rib.peer_up(PeerId(7), peer(7, 65007));
+    told_by(&mut rib, 6, 0..10, 2);
+    let mut mirror = told(&mut rib, 2);
+    let numbers = |mirror: &Mirror, asn: u32| -> BTreeSet<_> {
+        let of = |a: &Attributes| a.as_path.neighbor() == Some(Asn(asn));
+        mirror.paths.iter().filter(|(_, attributes)| of(attributes)).map(|(nlri, _)| nlri.path_id).collect()
+    };
+    let before = numbers(&mirror, 65006);
+    assert_eq!(before.len(), 10);
+    told_by(&mut rib, 7, 0..12, 1);
+    drain(&mut rib, 2, &mut mirror);
+    assert_eq!((mirror.paths.len(), numbers(&mirror, 65007).len()), (16, 12), "the shorter ones first");
+    assert!(numbers(&mirror, 65006).is_subset(&before));
+    let withdrawn = (0..12).map(|path_id| Nlri { prefix: prefix("10.0.0.0/8"), path_id }).collect();
+    rib.update(PeerId(7), &Update { withdrawn, advertised: vec![] });
+    drain(&mut rib, 2, &mut mirror);
+    assert_eq!(numbers(&mirror, 65006), before, "each under the number that it had");
+    assert_eq!(mirror.paths.len(), 10);
+}
+
 #[test]
 fn members_that_come_together_share_a_dump_and_one_that_stays_behind_gets_the_present_state() {
     const LIMIT: usize = 256 << 10;
