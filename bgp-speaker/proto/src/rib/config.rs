@@ -123,6 +123,11 @@ impl Policy {
     pub fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
         (self.0)(candidate)
     }
+
+    /// Whether this is the only clone: no peer is judged by it.
+    pub fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 impl PartialEq for Policy {
