@@ -188,6 +188,7 @@ impl Rib {
         self.insert_path(prefix, path);
         if before.is_some_and(|before| (before.kind, before.interface) != (route.kind, route.interface)) {
             self.mark(prefix); // policies see these
+            self.changed.insert(prefix); // as does who asks for the best path
         }
     }
 
