@@ -7,5 +7,5 @@ mod stop;
 
 pub use health::{Health, Reporter, Verdict};
 pub use http::{ServeError, serve_http};
-pub use logs::{LogFormat, LogOptions, LogsError, init_logs};
+pub use logs::{LogFormat, LogLevel, LogOptions, LogsError, init_adjustable_logs, init_logs};
 pub use stop::terminated;

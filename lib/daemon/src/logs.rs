@@ -66,11 +66,41 @@ pub enum LogsError {
     Started,
 }
 
+/// The level of logs that are being written: it may be changed.
+pub struct LogLevel(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
+
+impl fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogLevel")
+    }
+}
+
+impl LogLevel {
+    /// Writes logs of this level from now on; what it may be, [`LogOptions::level`] says.
+    ///
+    /// # Errors
+    /// If the level cannot be read; the present one stays.
+    pub fn set(&self, level: &str) -> Result<(), LogsError> {
+        match (self.0)(filter(level)?) {
+            true => Ok(()),
+            false => Err(LogsError::Level { level: level.to_owned(), reason: "logs are no longer written".to_owned() }),
+        }
+    }
+}
+
 /// Starts logging to standard error.
 ///
 /// # Errors
 /// If the level cannot be read, or logging was started before.
 pub fn init_logs(options: &LogOptions) -> Result<(), LogsError> {
+    init_adjustable_logs(options).map(drop)
+}
+
+/// Starts logging to standard error, at a level that may be changed later.
+///
+/// # Errors
+/// As [`init_logs`].
+pub fn init_adjustable_logs(options: &LogOptions) -> Result<LogLevel, LogsError> {
     let filter = filter(&options.level)?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -79,8 +109,18 @@ pub fn init_logs(options: &LogOptions) -> Result<(), LogsError> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_timer(Clock);
     match options.format {
-        LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let logs = logs.with_filter_reloading();
+            let handle = logs.reload_handle();
+            let level = LogLevel(Box::new(move |filter| handle.reload(filter).is_ok()));
+            logs.try_init().map(|()| level)
+        }
+        LogFormat::Json => {
+            let logs = logs.json().flatten_event(true).with_filter_reloading();
+            let handle = logs.reload_handle();
+            let level = LogLevel(Box::new(move |filter| handle.reload(filter).is_ok()));
+            logs.try_init().map(|()| level)
+        }
     }
     .map_err(|_| LogsError::Started)
 }
@@ -131,5 +171,15 @@ mod tests {
             "xml".parse::<LogFormat>().unwrap_err().to_string(),
             "\"xml\" is not a log format: write text or json"
         );
+    }
+
+    #[test]
+    fn the_level_may_be_changed_while_logs_are_written() {
+        let level = init_adjustable_logs(&LogOptions::default()).unwrap();
+        assert!(!tracing::enabled!(tracing::Level::DEBUG));
+        level.set("Debug").unwrap();
+        assert!(tracing::enabled!(tracing::Level::DEBUG));
+        assert!(level.set("chatty").is_err());
+        assert!(tracing::enabled!(tracing::Level::DEBUG), "the last good level stays");
     }
 }
