@@ -5,7 +5,7 @@ use std::any::Any;
 use serde_json::Value;
 
 use crate::strict::{self, StrictError};
-use crate::{API_VERSION, Key, Kind, ObjectMeta, Resource, Spec};
+use crate::{Key, Kind, ObjectMeta, Resource, Spec};
 
 /// Why a value is not a resource that we know.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,7 @@ any_resource! {
     GlobalNetworkPolicy GlobalNetworkSet HostEndpoint IPAMBlock IPAMConfiguration IPAMHandle IPPool IPReservation
     KubeControllersConfiguration NetworkPolicy NetworkSet Node Profile StagedGlobalNetworkPolicy
     StagedKubernetesNetworkPolicy StagedNetworkPolicy Tier WorkloadEndpoint
+    EndpointSlice Secret Service
 }
 
 impl AnyResource {
@@ -120,13 +121,15 @@ impl AnyResource {
         Ok(Self::decode(kind, value, Decoder::Lenient)?)
     }
 
-    /// Decodes what a person wrote: unknown fields are refused.
+    /// Decodes what a person wrote: unknown fields are refused, but for those of core kinds, of which we know only a
+    /// part; they are let pass and not kept.
     ///
     /// # Errors
     /// As [`from_value`](Self::from_value); the first unknown field is named by its path.
     pub fn strict_from_value(value: Value) -> Result<Self, ResourceError> {
         let kind = kind_of(&value, false)?;
-        let resource = Self::decode(kind, value.clone(), Decoder::Strict)?;
+        let decoder = if kind.is_core() { Decoder::Lenient } else { Decoder::Strict };
+        let resource = Self::decode(kind, value.clone(), decoder)?;
         match list_for_map(&value, &resource.to_value(), String::new()) {
             Some(path) => {
                 let source = serde::de::Error::custom("invalid type: sequence, expected a map");
@@ -178,11 +181,11 @@ impl Decoder {
 fn kind_of(value: &Value, version_may_be_absent: bool) -> Result<Kind, ResourceError> {
     let text = |field| value.get(field).and_then(Value::as_str);
     let version = text("apiVersion");
-    let known = match version {
-        Some(version) => version == API_VERSION,
+    let known = |kind: &Kind| match version {
+        Some(version) => version == kind.api_version(),
         None => version_may_be_absent,
     };
-    text("kind").and_then(Kind::from_name).filter(|_| known).ok_or_else(|| ResourceError::UnknownType {
+    text("kind").and_then(Kind::from_name).filter(known).ok_or_else(|| ResourceError::UnknownType {
         kind: text("kind").unwrap_or_default().to_owned(),
         api_version: version.unwrap_or_default().to_owned(),
     })

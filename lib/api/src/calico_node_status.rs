@@ -35,6 +35,30 @@ pub struct CalicoNodeStatusStatus {
     pub bgp: CalicoNodeBGPStatus,
     /// The routes.
     pub routes: CalicoNodeBGPRouteStatus,
+    /// What an operator must know beyond that: resources that cannot be followed, sessions that conflict. An addition
+    /// of ours: Calico has no such field, and lets it pass where its definitions do.
+    #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<CalicoNodeCondition>,
+}
+
+/// One thing that is or is not so, as Kubernetes' conditions have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CalicoNodeCondition {
+    /// What is or is not so, a word such as `ResourcesValid`.
+    #[serde(rename = "type")]
+    pub condition_type: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Why, as one word for programs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Why, as a sentence for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Since when `status` is as it is (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<String>,
 }
 
 /// The BGP daemons, one a family.

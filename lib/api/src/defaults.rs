@@ -74,7 +74,10 @@ pub fn default_on_write(resource: &mut AnyResource) {
         | AnyResource::NetworkSet(_)
         | AnyResource::Node(_)
         | AnyResource::Profile(_)
-        | AnyResource::WorkloadEndpoint(_) => {}
+        | AnyResource::WorkloadEndpoint(_)
+        | AnyResource::EndpointSlice(_)
+        | AnyResource::Secret(_)
+        | AnyResource::Service(_) => {}
     }
 }
 

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::strict::StrictError;
+use crate::strict::{StrictError, prefix};
 use crate::yaml::{self, SyntaxError};
-use crate::{API_VERSION, AnyResource, Kind, ResourceError};
+use crate::{AnyResource, Kind, ResourceError};
 
 /// The longest document, in octets.
 const MAX_DOCUMENT: usize = 10 << 20;
@@ -45,7 +45,7 @@ pub enum DocumentFault {
     #[error("field in document is not recognized or is in the wrong location: {}", last(.0))]
     UnknownField(String),
     /// A value that is not of its field's type.
-    #[error("{path}: {message}")]
+    #[error("{}{message}", prefix(.path))]
     Value {
         /// The field's path.
         path: String,
@@ -70,12 +70,31 @@ fn last(path: &str) -> String {
 }
 
 /// Reads the resources of a text: documents of YAML or JSON between lines of `---`, each of them a resource, a list of
-/// resources, or an object such as `IPPoolList` that holds one.
+/// resources, or an object such as `IPPoolList` or kubectl's `List` that holds one.
 ///
 /// # Errors
 /// For the first document that has something unknown, twice or of the wrong type. Nothing of the text is returned then.
 pub fn documents(text: &str) -> Result<Vec<AnyResource>, DocumentError> {
-    let mut resources = Vec::new();
+    Ok(placed_documents(text)?.into_iter().map(|placed| placed.resource).collect())
+}
+
+/// A resource and where in the text it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placed {
+    /// The resource.
+    pub resource: AnyResource,
+    /// Which document, from 1; empty ones are not counted.
+    pub document: usize,
+    /// The line at which that document starts, from 1.
+    pub line: usize,
+}
+
+/// As [`documents`], with the place of each resource.
+///
+/// # Errors
+/// As [`documents`].
+pub fn placed_documents(text: &str) -> Result<Vec<Placed>, DocumentError> {
+    let mut placed = Vec::new();
     let mut document = 0;
     for (line, text) in split(text) {
         if text.trim().is_empty() {
@@ -93,9 +112,11 @@ pub fn documents(text: &str) -> Result<Vec<AnyResource>, DocumentError> {
         }
         document += 1;
         let fault = |fault| DocumentError { document, line, fault };
+        let mut resources = Vec::new();
         unpack(read.map_err(fault)?, &mut resources).map_err(fault)?;
+        placed.extend(resources.into_iter().map(|resource| Placed { resource, document, line }));
     }
-    Ok(resources)
+    Ok(placed)
 }
 
 /// The documents with the line on which each starts.
@@ -126,10 +147,10 @@ fn unpack(value: Value, resources: &mut Vec<AnyResource>) -> Result<(), Document
         }
         Value::Object(map) => {
             let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
-            match kind.strip_suffix("List").and_then(Kind::from_name) {
-                Some(kind) if map.get("apiVersion").and_then(Value::as_str) == Some(API_VERSION) => {
-                    unpack_list(kind, map, resources)
-                }
+            let version = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+            match kind.strip_suffix("List").map(Kind::from_name) {
+                Some(Some(kind)) if version == kind.api_version() => unpack_list(Some(kind), map, resources),
+                Some(None) if kind == "List" && version == "v1" => unpack_list(None, map, resources),
                 _ => {
                     resources.push(AnyResource::strict_from_value(Value::Object(map)).map_err(DocumentFault::from)?);
                     Ok(())
@@ -143,9 +164,9 @@ fn unpack(value: Value, resources: &mut Vec<AnyResource>) -> Result<(), Document
     }
 }
 
-/// A list object: its items, which may leave out what the list's kind already says.
+/// A list object: its items, which may leave out what the list's kind, if it has one, already says.
 fn unpack_list(
-    kind: Kind,
+    kind: Option<Kind>,
     map: serde_json::Map<String, Value>,
     resources: &mut Vec<AnyResource>,
 ) -> Result<(), DocumentFault> {
@@ -154,13 +175,13 @@ fn unpack_list(
             ("apiVersion" | "kind" | "metadata", _) | ("items", Value::Null) => {}
             ("items", Value::Array(items)) => {
                 for (index, mut item) in items.into_iter().enumerate() {
-                    if let Some(item) = item.as_object_mut() {
-                        item.entry("apiVersion").or_insert_with(|| API_VERSION.into());
+                    if let (Some(item), Some(kind)) = (item.as_object_mut(), kind) {
+                        item.entry("apiVersion").or_insert_with(|| kind.api_version().into());
                         item.entry("kind").or_insert_with(|| kind.as_str().into());
                     }
                     let place = format!("items[{index}]");
                     if !item.is_object() {
-                        let message = format!("invalid type, expected a {kind}");
+                        let message = format!("invalid type, expected a {}", kind.map_or("resource", Kind::as_str));
                         return Err(DocumentFault::Value { path: place, message });
                     }
                     unpack(item, resources).map_err(|fault| within(&place, fault))?;

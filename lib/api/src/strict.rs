@@ -10,13 +10,18 @@ pub enum StrictError {
     #[error("unknown field \"{0}\"")]
     UnknownField(String),
     /// The value is not of the type.
-    #[error("{path}: {source}")]
+    #[error("{}{source}", prefix(.path))]
     Decode {
         /// The field that is at fault, such as `spec.ingress[0].action`; `.` for the value as a whole.
         path: String,
         /// What is wrong with it.
         source: serde_json::Error,
     },
+}
+
+/// What stands before the reason; nothing if the reason names the place itself, or is about the value as a whole.
+pub(crate) fn prefix(path: &str) -> String {
+    if path == "." { String::new() } else { format!("{path}: ") }
 }
 
 /// Decodes `value` and refuses fields that `T` does not have.

@@ -5,6 +5,7 @@
 
 mod bgp;
 mod bgp_filter;
+mod core;
 mod endpoint;
 mod felix;
 mod ip_pool;
@@ -108,6 +109,9 @@ pub fn validate(resource: &AnyResource) -> Vec<FieldError> {
         AnyResource::StagedNetworkPolicy(it) => policy::staged(&it.spec, &mut faults),
         AnyResource::Tier(it) => other::tier(it, &mut faults),
         AnyResource::WorkloadEndpoint(it) => endpoint::workload(it, &mut faults),
+        AnyResource::EndpointSlice(it) => core::endpoint_slice(&it.spec, &mut faults),
+        AnyResource::Secret(it) => core::secret(&it.spec, &mut faults),
+        AnyResource::Service(it) => core::service(it, &mut faults),
         // IPAM's own records have types that leave nothing to check.
         AnyResource::BlockAffinity(_) | AnyResource::IPAMBlock(_) | AnyResource::IPAMHandle(_) => {}
     }
