@@ -4,6 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use calico_api::{Key, Kind, Owner};
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
@@ -19,8 +20,8 @@ impl fmt::Display for Revision {
     }
 }
 
-/// A stored value in canonical JSON; its `metadata.resourceVersion` is its revision.
-#[derive(Clone, Debug, PartialEq)]
+/// A stored value in canonical JSON; its `metadata.resourceVersion` is its revision. `Debug` does not show a Secret's.
+#[derive(Clone, PartialEq)]
 pub struct Entry {
     /// What it is stored under.
     pub key: Key,
@@ -28,6 +29,14 @@ pub struct Entry {
     pub value: Value,
     /// The version of this value.
     pub revision: Revision,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = Value::from("(secret)");
+        let value = if self.key.kind() == Kind::Secret { &hidden } else { &self.value };
+        f.debug_struct("Entry").field("key", &self.key).field("value", value).field("revision", &self.revision).finish()
+    }
 }
 
 /// Something in the store that cannot be read. It is reported, and it does not hide its neighbours.
@@ -53,9 +62,21 @@ pub enum Filter {
     Namespace(String),
     /// Those that belong to a node: affinities of the owner `host:<node>`, workload endpoints on it, the node itself.
     Node(String),
+    /// The one of this name. Kubernetes is asked for no other, so that a role with `resourceNames` is enough.
+    Named {
+        /// Its namespace, for namespaced kinds.
+        namespace: Option<String>,
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Filter {
+    /// The one of this key; its kind must be one whose resources have names.
+    pub fn named(key: &Key) -> Self {
+        Self::Named { namespace: key.namespace().map(str::to_owned), name: key.name() }
+    }
+
     /// Whether it lets through what is stored under `key`.
     ///
     /// A key is enough: the name of a workload endpoint begins with its node's.
@@ -70,19 +91,32 @@ impl Filter {
                 // A second dash is one inside the name of another node.
                 .is_some_and(|rest| !rest.starts_with('-')),
             (Self::Node(node), Key::Named { kind: Kind::Node, name, .. }) => name == node,
-            (Self::Node(_), _) => false,
+            (Self::Named { namespace, name }, Key::Named { namespace: its, name: called, .. }) => {
+                called == name && its == namespace
+            }
+            (Self::Node(_) | Self::Named { .. }, _) => false,
         }
     }
 
     /// Whether it has a meaning for the kind.
     ///
     /// # Errors
-    /// [`Error::NotSupported`] if resources of the kind belong to no node, or have no namespace.
+    /// [`Error::NotSupported`] if resources of the kind belong to no node, or have no namespace or need one, or no name.
     pub fn check(&self, kind: Kind, operation: &'static str) -> Result<()> {
         let reason = match self {
             Self::Namespace(_) if !kind.namespaced() => "it has no namespaces",
             Self::Node(_) if !matches!(kind, Kind::BlockAffinity | Kind::WorkloadEndpoint | Kind::Node) => {
                 "it belongs to no node"
+            }
+            Self::Named { .. } if matches!(kind, Kind::IPAMBlock | Kind::BlockAffinity | Kind::IPAMHandle) => {
+                "its key is more than a name"
+            }
+            Self::Named { namespace, .. } if namespace.is_some() != kind.namespaced() => {
+                if kind.namespaced() {
+                    "it needs a namespace"
+                } else {
+                    "it has no namespaces"
+                }
             }
             _ => return Ok(()),
         };
@@ -168,6 +202,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Conflict`](crate::Error::Conflict), [`Error::NotFound`](crate::Error::NotFound).
     async fn delete(&self, key: &Key, revision: Option<&Revision>) -> Result<Entry>;
+
+    /// Resolves when a failure of this store may have passed, so that it is asked again at once; it is made before the
+    /// operation that may fail. A store that cannot know never says so, and is asked again after a while anyway.
+    fn stirred(&self) -> BoxFuture<'static, ()> {
+        Box::pin(futures::future::pending())
+    }
 
     /// What happens to the values of a kind after `from`.
     ///

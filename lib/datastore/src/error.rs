@@ -27,6 +27,14 @@ pub enum Error {
         /// What happened, and what to check.
         reason: String,
     },
+    /// A file of resources cannot be understood as it is, or is not there.
+    #[error("{store}: {reason}")]
+    Unreadable {
+        /// What [`Backend::describe`](crate::Backend::describe) says.
+        store: String,
+        /// What is wrong, and where in the file.
+        reason: String,
+    },
     /// The store refuses the value, in its own words.
     #[error("{key}: {reason}")]
     Rejected {
@@ -64,6 +72,6 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Unreadable { .. })
     }
 }

@@ -1,4 +1,5 @@
-//! Where resources are kept: one typed [`Store`] over three back ends (Kubernetes, etcd v3, SQLite).
+//! Where resources are kept: one typed [`Store`] over three back ends (Kubernetes, etcd v3, SQLite), and a file that is
+//! only read ([`resources`]).
 //!
 //! [`Backend`] is what a back end implements, on JSON in the canonical spelling (that of
 //! `projectcalico.org/v3`, and for IPAM's records that of the custom resources); each translates to
@@ -11,13 +12,14 @@ mod error;
 pub mod etcd;
 mod initialize;
 pub mod kubernetes;
+pub mod resources;
 pub mod sqlite;
 mod store;
 mod value;
 pub mod watch;
 
 pub use backend::{Backend, Change, Changes, Entry, Fault, Filter, Listing, Revision};
-pub use config::{Config, ConfigError, EtcdConfig, KubernetesConfig, Pem, connect};
+pub use config::{Config, ConfigError, EtcdConfig, KubernetesConfig, Pem, connect, connect_core};
 pub use error::Error;
 pub use initialize::ensure_initialized;
 pub use store::{List, Store, decode};

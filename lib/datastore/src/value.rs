@@ -1,6 +1,6 @@
 //! What every back end does to a value at its border: identity, revision, and whether it belongs where it is stored.
 
-use calico_api::{API_VERSION, Key, Kind};
+use calico_api::{Key, Kind};
 use serde_json::{Map, Value, json};
 
 use crate::{Entry, Error, Fault, Result, Revision};
@@ -83,7 +83,7 @@ pub(crate) fn check_write(key: &Key, value: &Value) -> Result<()> {
 pub(crate) fn check_stored(key: &Key, value: &Value) -> std::result::Result<(), String> {
     let Some(object) = value.as_object() else { return Err("it is not an object".to_owned()) };
     let kind = key.kind();
-    for (field, expected) in [("kind", kind.as_str()), ("apiVersion", API_VERSION)] {
+    for (field, expected) in [("kind", kind.as_str()), ("apiVersion", kind.api_version())] {
         match object.get(field) {
             Some(Value::String(found)) if found == expected => {}
             found => return Err(format!("{field} is {}, expected \"{expected}\"", found.unwrap_or(&Value::Null))),

@@ -26,7 +26,7 @@ pub(super) fn config(raw: &Raw) -> Result<Config> {
     }
 }
 
-fn kubernetes(raw: &Raw) -> Result<KubernetesConfig> {
+pub(super) fn kubernetes(raw: &Raw) -> Result<KubernetesConfig> {
     Ok(KubernetesConfig {
         kubeconfig: raw.text("kubeconfig"),
         kubeconfig_inline: raw.text("kubeconfigInline"),

@@ -28,6 +28,11 @@ pub enum Config {
         /// Path of the file.
         path: String,
     },
+    /// A file of resources that is only read. No setting chooses it: a daemon does, by an option of its own.
+    Resources {
+        /// Path of the file.
+        path: PathBuf,
+    },
 }
 
 /// How a Kubernetes API server is reached. What is absent here comes from the kubeconfig, or from the pod's service account.
@@ -178,7 +183,30 @@ pub async fn connect(config: &Config) -> Result<Store> {
         }
         Config::Etcd(config) => Ok(Store::new(crate::etcd::Etcd::connect(config).await?)),
         Config::Kubernetes(config) => Ok(Store::new(crate::kubernetes::Kubernetes::connect(config).await?)),
+        Config::Resources { path } => crate::resources::open(path),
     }
+}
+
+/// Opens the cluster's API for Kubernetes' own kinds (Secret, Service, EndpointSlice), where the main store is another:
+/// in Calico's etcd mode services are read from there. `None` if the main store has these kinds itself, being
+/// Kubernetes, or if the environment that `get` looks into names no API server: neither `KUBECONFIG` nor
+/// `K8S_API_ENDPOINT` (or the same with `CALICO_` before it), nor what a pod finds, `KUBERNETES_SERVICE_HOST`.
+///
+/// # Errors
+/// If what the environment names cannot be used. That the server does not answer is told by the store's operations.
+pub async fn connect_core(main: &Config, get: impl Fn(&str) -> Option<String>) -> Result<Option<Store>> {
+    let raw = raw::from_environment(&get);
+    let named = raw.get("kubeconfig").is_some() || raw.get("k8sAPIEndpoint").is_some();
+    let in_pod = get("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    if matches!(main, Config::Kubernetes(_)) || !(named || in_pod) {
+        return Ok(None);
+    }
+    let unusable =
+        |error: ConfigError| crate::Error::Unavailable { store: "kubernetes".to_owned(), reason: error.to_string() };
+    let mut config = meaning::kubernetes(&raw).map_err(unusable)?;
+    // Calico's resources are elsewhere: there is no group of them to look for.
+    config.calico_api_group.get_or_insert_with(|| crate::kubernetes::ApiGroup::Classic.api_version().to_owned());
+    Ok(Some(Store::new(crate::kubernetes::Kubernetes::connect(&config).await?)))
 }
 
 #[cfg(test)]

@@ -121,3 +121,18 @@ fn a_file_that_was_named_must_exist() {
 fn inline_keys_are_not_shown() {
     assert!(!format!("{:?}", Pem::Inline("SECRET".to_owned())).contains("SECRET"));
 }
+
+#[tokio::test]
+async fn core_kinds_come_from_a_cluster_only_where_one_is_named_and_is_not_the_main_store() {
+    let main = Config::Sqlite { path: ":memory:".to_owned() };
+    let open = async |main: &Config, variables: &[(&str, &str)]| {
+        let get = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        connect_core(main, get).await.map(|store| store.map(|store| store.backend().describe()))
+    };
+    let url = ("K8S_API_ENDPOINT", "http://192.0.2.4:8080");
+    assert_eq!(open(&main, &[url]).await.unwrap().as_deref(), Some("kubernetes http://192.0.2.4:8080"));
+    assert_eq!(open(&main, &[]).await.unwrap(), None);
+    assert_eq!(open(&Config::Kubernetes(KubernetesConfig::default()), &[url]).await.unwrap(), None);
+    let error = open(&main, &[("CALICO_KUBECONFIG", "/nowhere/kubeconfig")]).await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere/kubeconfig"), "{error}");
+}

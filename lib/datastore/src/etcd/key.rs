@@ -7,6 +7,10 @@
 //! | an affinity | `/calico/ipam/v2/host/<node>/ipv4/block/10.244.0.0-26`, `…/virtual/<name>/…` |
 //! | a handle | `/calico/ipam/v2/handle/<id>` |
 //! | IPAM's configuration | `/calico/ipam/v2/config` |
+//!
+//! Kubernetes' own kinds (Secret, Service, EndpointSlice) have no place in Calico's layout. Where there is no Kubernetes
+//! they are kept in a key space of ours, which no tool of Calico's lists or removes:
+//! `/ocicat/core/v1/<plural>/<namespace>/<name>`.
 
 use calico_api::{Key, Kind, Owner};
 use ipnet::IpNet;
@@ -14,6 +18,7 @@ use ipnet::IpNet;
 use crate::Filter;
 
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
+const CORE: &str = "/ocicat/core/v1/";
 const IPAM: &str = "/calico/ipam/v2/";
 const CONFIG: &str = "/calico/ipam/v2/config";
 
@@ -26,13 +31,18 @@ pub(super) fn path(key: &Key) -> Result<String, &'static str> {
         Key::Named { kind: Kind::IPAMConfiguration, name, .. } if name == DEFAULT => CONFIG.to_owned(),
         Key::Named { kind: Kind::IPAMConfiguration, .. } => return Err("its only name is \"default\""),
         Key::Named { kind, namespace: Some(namespace), name } => {
-            format!("{RESOURCES}{}/{namespace}/{name}", kind.plural())
+            format!("{}{}/{namespace}/{name}", root(*kind), kind.plural())
         }
-        Key::Named { kind, namespace: None, name } => format!("{RESOURCES}{}/{name}", kind.plural()),
+        Key::Named { kind, namespace: None, name } => format!("{}{}/{name}", root(*kind), kind.plural()),
         Key::Block(cidr) => format!("{IPAM}assignment/{}", block(cidr)),
         Key::Affinity { owner, cidr } => format!("{IPAM}{}/{}/{}", owner.type_str(), owner.name(), block(cidr)),
         Key::Handle(id) => format!("{IPAM}handle/{id}"),
     })
+}
+
+/// Under what the resources of kinds are that have no place of their own.
+fn root(kind: Kind) -> &'static str {
+    if kind.is_core() { CORE } else { RESOURCES }
 }
 
 /// `ipv4/block/10.244.0.0-26`.
@@ -87,7 +97,7 @@ pub(super) fn parse(kind: Kind, path: &str) -> Place {
             }
         }
         kind => path
-            .strip_prefix(RESOURCES)
+            .strip_prefix(root(kind))
             .and_then(|path| path.strip_prefix(kind.plural()))
             .and_then(|path| path.strip_prefix('/'))
             .and_then(|path| match (kind.namespaced(), path.split_once('/')) {
@@ -109,9 +119,14 @@ pub(super) fn range(kind: Kind, filter: &Filter) -> (String, String) {
         // From all hosts to all virtual owners; nothing of ours lies between.
         (Kind::BlockAffinity, _) => return (format!("{IPAM}host/"), after(&format!("{IPAM}virtual/"))),
         (kind, Filter::Namespace(namespace)) if kind.namespaced() => {
-            format!("{RESOURCES}{}/{namespace}/", kind.plural())
+            format!("{}{}/{namespace}/", root(kind), kind.plural())
         }
-        (kind, _) => format!("{RESOURCES}{}/", kind.plural()),
+        (kind, Filter::Named { namespace, name }) => {
+            let namespace = namespace.iter().map(|namespace| format!("{namespace}/")).collect::<String>();
+            let path = format!("{}{}/{namespace}{name}", root(kind), kind.plural());
+            return (path.clone(), format!("{path}\0"));
+        }
+        (kind, _) => format!("{}{}/", root(kind), kind.plural()),
     };
     let end = after(&prefix);
     (prefix, end)
@@ -152,12 +167,17 @@ mod tests {
             (virtual_owner, "/calico/ipam/v2/virtual/load-balancer/ipv4/block/10.1.0.0-26"),
             (Key::Handle("k8s-pod-network.4F1c".into()), "/calico/ipam/v2/handle/k8s-pod-network.4F1c"),
             (Key::named(Kind::IPAMConfiguration, "default"), "/calico/ipam/v2/config"),
+            (Key::namespaced(Kind::Secret, "kube-system", "bgp"), "/ocicat/core/v1/secrets/kube-system/bgp"),
         ];
         for (key, expected) in cases {
             assert_eq!(path(&key).as_deref(), Ok(expected));
             assert_eq!(parse(key.kind(), expected), Place::Key(key.clone()));
             let (first, end) = range(key.kind(), &Filter::All);
             assert!(first.as_str() <= expected && expected < end.as_str(), "{expected} in {first} to {end}");
+            if matches!(key, Key::Named { .. }) {
+                let (first, end) = range(key.kind(), &Filter::named(&key));
+                assert_eq!((first.as_str(), end), (expected, format!("{expected}\0")), "no other is asked for");
+            }
         }
     }
 

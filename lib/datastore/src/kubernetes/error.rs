@@ -75,6 +75,13 @@ impl Kubernetes {
     }
 
     fn not_served(&self, kind: Kind) -> String {
+        if kind.is_core() {
+            return format!(
+                "it serves no {} of {}; is it a Kubernetes of our time?",
+                kind.plural(),
+                kind.api_version()
+            );
+        }
         let (plural, group) = (self.group.plural(kind), self.group.api_version());
         format!("it serves no {plural} of {group}; apply the custom resource definitions (manifests/crds)")
     }

@@ -2,11 +2,12 @@
 //!
 //! Three kinds have no custom resource: a Node is a view of Kubernetes' Node (`node`), a WorkloadEndpoint one of
 //! a Pod (`pod`), a Profile one of a Namespace or a ServiceAccount (`profile`). All others are objects of their
-//! own (`custom`), spelled by `codec` and, in the classic group, `metadata`.
+//! own (`custom`), spelled by `codec` and, in the classic group, `metadata`. Kubernetes' own kinds are read (`core`).
 
 mod client;
 mod codec;
 mod connect;
+mod core;
 mod custom;
 mod error;
 mod group;
@@ -155,6 +156,7 @@ impl Backend for Kubernetes {
             Kind::Node => self.get_node(key).await,
             Kind::WorkloadEndpoint => self.get_endpoint(key).await,
             Kind::Profile => self.get_profile(key).await,
+            kind if kind.is_core() => self.get_core(key).await,
             _ => self.get_custom(key).await,
         }
     }
@@ -162,7 +164,9 @@ impl Backend for Kubernetes {
     async fn list(&self, kind: Kind, filter: &Filter) -> Result<Listing> {
         self.check_kind("list", kind)?;
         filter.check(kind, "list")?;
-        self.check_group_sometimes().await?;
+        if !kind.is_core() {
+            self.check_group_sometimes().await?;
+        }
         self.list_any(kind, filter).await
     }
 
@@ -176,6 +180,7 @@ impl Backend for Kubernetes {
                 "Kubernetes makes its nodes itself, when their kubelets register",
             )),
             Kind::Profile => Err(read_only_profile("create")),
+            kind if kind.is_core() => Err(read_only_core("create", kind)),
             Kind::WorkloadEndpoint => self.write_endpoint(key, value).await,
             _ => self.create_custom(key, value).await,
         }
@@ -187,6 +192,7 @@ impl Backend for Kubernetes {
         match key.kind() {
             Kind::Node => self.update_node(key, value, revision).await,
             Kind::Profile => Err(read_only_profile("update")),
+            kind if kind.is_core() => Err(read_only_core("update", kind)),
             Kind::WorkloadEndpoint => self.write_endpoint(key, value).await,
             _ => self.update_custom(key, value, revision, false).await,
         }
@@ -209,6 +215,7 @@ impl Backend for Kubernetes {
                 Err(not_supported("delete", key.kind(), "delete the node in Kubernetes: kubectl delete node"))
             }
             Kind::Profile => Err(read_only_profile("delete")),
+            kind if kind.is_core() => Err(read_only_core("delete", kind)),
             Kind::WorkloadEndpoint => self.delete_endpoint(key, revision).await,
             _ => self.delete_custom(key, revision).await,
         }
@@ -217,7 +224,9 @@ impl Backend for Kubernetes {
     async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes> {
         self.check_kind("watch", kind)?;
         filter.check(kind, "watch")?;
-        self.check_group_sometimes().await?;
+        if !kind.is_core() {
+            self.check_group_sometimes().await?;
+        }
         self.watch_any(kind, filter, from).await
     }
 }
@@ -228,4 +237,13 @@ fn not_supported(operation: &'static str, kind: Kind, reason: &str) -> Error {
 
 fn read_only_profile(operation: &'static str) -> Error {
     not_supported(operation, Kind::Profile, "profiles follow from namespaces and service accounts; change those")
+}
+
+fn read_only_core(operation: &'static str, kind: Kind) -> Error {
+    let (name, plural) = (kind.as_str(), kind.plural());
+    not_supported(
+        operation,
+        kind,
+        &format!("a {name} of the cluster is Kubernetes' own; use kubectl {operation} {plural}"),
+    )
 }

@@ -14,7 +14,8 @@ use serde_json::Value;
 use super::client::{Event, Failure};
 use super::codec::{self, HOSTNAME_HASH, Seen, revision_of};
 use super::group::{ApiGroup, is_segment};
-use super::{Kubernetes, node, pod, profile};
+use super::metadata::legacy_name;
+use super::{Kubernetes, core, node, pod, profile};
 use crate::{Change, Changes, Error, Filter, Listing, Result, Revision};
 
 /// Objects in one answer of a list.
@@ -39,6 +40,7 @@ enum Translate {
     Pod { interface_prefix: String },
     Namespace,
     ServiceAccount,
+    Core(Kind),
 }
 
 impl Translate {
@@ -49,6 +51,7 @@ impl Translate {
             Self::Pod { interface_prefix } => pod::decode(object, interface_prefix),
             Self::Namespace => profile::of_namespace(&object),
             Self::ServiceAccount => profile::of_service_account(&object),
+            Self::Core(kind) => core::decode(*kind, object),
         }
     }
 }
@@ -69,21 +72,28 @@ impl Kubernetes {
     /// Where the resources of a kind are: one collection, or two.
     fn collections(&self, kind: Kind, filter: &Filter) -> (Collection, Option<Collection>) {
         let namespace = match filter {
-            Filter::Namespace(namespace) if kind.namespaced() && is_segment(namespace) => Some(&**namespace),
+            Filter::Namespace(namespace) | Filter::Named { namespace: Some(namespace), .. }
+                if kind.namespaced() && is_segment(namespace) =>
+            {
+                Some(&**namespace)
+            }
             _ => None,
+        };
+        let query = match filter {
+            Filter::Named { name, .. } => self.name_query(kind, name),
+            _ => String::new(),
         };
         let one = |path: String, query: String, translate| Collection { path, query, translate };
         match (kind, filter) {
-            (Kind::Node, _) => (
-                one("/api/v1/nodes".to_owned(), String::new(), Translate::Node { use_pod_cidr: self.use_pod_cidr }),
-                None,
-            ),
+            (Kind::Node, _) => {
+                (one("/api/v1/nodes".to_owned(), query, Translate::Node { use_pod_cidr: self.use_pod_cidr }), None)
+            }
             (Kind::WorkloadEndpoint, filter) => {
                 let path =
                     namespace.map_or("/api/v1/pods".to_owned(), |name| format!("/api/v1/namespaces/{name}/pods"));
                 let query = match filter {
                     Filter::Node(node) => format!("&fieldSelector={}", escape(&format!("spec.nodeName={node}"))),
-                    _ => String::new(),
+                    _ => query,
                 };
                 (one(path, query, Translate::Pod { interface_prefix: self.interface_prefix.clone() }), None)
             }
@@ -99,17 +109,28 @@ impl Kubernetes {
                 let translate = Translate::Custom(self.group, kind);
                 (one(path.clone(), labelled, translate.clone()), Some(one(path, unlabelled, translate)))
             }
-            _ => {
-                (one(self.group.collection(kind, namespace), String::new(), Translate::Custom(self.group, kind)), None)
-            }
+            (kind, _) if kind.is_core() => (one(core::collection(kind, namespace), query, Translate::Core(kind)), None),
+            _ => (one(self.group.collection(kind, namespace), query, Translate::Custom(self.group, kind)), None),
         }
+    }
+
+    /// The selector of the one object that can be the resource of this name; none where there may be several.
+    fn name_query(&self, kind: Kind, name: &str) -> String {
+        let object = match kind {
+            Kind::WorkloadEndpoint => pod::parse_name(name).map(|(_, pod)| pod),
+            // Namespaces and service accounts; and an old policy may be stored under another name.
+            Kind::Profile => None,
+            kind if self.group == ApiGroup::Classic && legacy_name(kind, name).is_some() => None,
+            _ => Some(name.to_owned()),
+        };
+        object.map_or_else(String::new, |name| format!("&fieldSelector={}", escape(&format!("metadata.name={name}"))))
     }
 
     pub(super) async fn list_any(&self, kind: Kind, filter: &Filter) -> Result<Listing> {
         let (first, second) = self.collections(kind, filter);
         let mut listing = Listing::default();
         if kind == Kind::Profile {
-            listing.entries.push(profile::built_in());
+            listing.entries.extend(Some(profile::built_in()).filter(|entry| filter.admits(&entry.key)));
         }
         let revision = self.list_one(kind, filter, &first, &mut listing).await?;
         listing.revision = match second {

@@ -39,6 +39,8 @@ pub(super) fn prefix(kind: Kind, filter: &Filter) -> String {
     match filter {
         Filter::Namespace(namespace) if kind.namespaced() => format!("{namespace}/"),
         Filter::Node(node) if kind == Kind::BlockAffinity => format!("{}/", Owner::Host(node.clone())),
+        Filter::Named { namespace: Some(namespace), name } => format!("{namespace}/{name}"),
+        Filter::Named { namespace: None, name } => name.clone(),
         _ => String::new(),
     }
 }

@@ -74,7 +74,7 @@ impl Signals {
     }
 
     fn raise_all(&self) {
-        Kind::ALL.iter().for_each(|kind| self.raise(*kind));
+        Kind::every().for_each(|kind| self.raise(kind));
     }
 }
 
@@ -102,7 +102,7 @@ impl Worker {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| unavailable(format!("cannot make an eventfd: {error}")))?;
         let bell = Arc::new(bell);
-        let signals = Arc::new(Signals(Kind::ALL.iter().map(|_| watch::Sender::new(0)).collect()));
+        let signals = Arc::new(Signals(Kind::every().map(|_| watch::Sender::new(0)).collect()));
         let (jobs, inbox) = mpsc::channel();
         let (opened, answer) = oneshot::channel();
         let (their_bell, their_signals) = (bell.clone(), signals.clone());

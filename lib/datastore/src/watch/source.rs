@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use calico_api::Kind;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 
 use super::Update;
 use super::backoff::{Backoff, random};
@@ -40,6 +41,8 @@ pub(super) struct Source {
     backoff: Backoff,
     /// How long to wait before the next attempt.
     wait: Option<Duration>,
+    /// What ends that wait early.
+    stirred: Option<BoxFuture<'static, ()>>,
     ready: VecDeque<Event>,
 }
 
@@ -56,6 +59,7 @@ impl Source {
             changes: None,
             backoff: Backoff::default(),
             wait: None,
+            stirred: None,
             ready: VecDeque::new(),
         }
     }
@@ -67,8 +71,14 @@ impl Source {
                 return event;
             }
             if let Some(wait) = self.wait.take() {
-                tokio::time::sleep(wait).await;
+                let stirred = self.stirred.take().unwrap_or_else(|| self.backend.stirred());
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stirred => {}
+                }
             }
+            // Before the attempt, so that nothing is missed that happens during it.
+            self.stirred = self.changes.is_none().then(|| self.backend.stirred());
             if let Err(error) = self.step().await {
                 self.fail(&error);
             }
