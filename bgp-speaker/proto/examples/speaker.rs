@@ -1,10 +1,13 @@
 //! The smallest speaker: one session over a blocking socket, one own prefix, and what the peer tells on standard output.
 //!
-//! `speaker LOCAL_AS ROUTER_ID PEER_AS PEER_ADDRESS:PORT PREFIX SECONDS` dials, runs for so long, and ends with Cease.
+//! `speaker LOCAL_AS ROUTER_ID PEER_AS PEER_ADDRESS:PORT PREFIX SECONDS [NEXT_HOP]...` dials, runs for so long, and ends
+//! with Cease. With next hops, the prefix is not our own: as many clients tell us of it, each with one of these, and the
+//! peer, if it takes several paths, is told them all (RFC 7911); halfway, the first client withdraws its path.
 //! Exit status 1 if the session is not up in the end.
 
 use std::io::{ErrorKind, Read, Write, stdout};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_proto::*;
@@ -72,8 +75,9 @@ impl Speaker {
         for change in self.rib.take_best_changes() {
             match change.best {
                 Some(best) if !best.next_hops.is_empty() => {
-                    let path = &best.attributes.as_path;
-                    say(&format!("{} via {:?} path [{path}]", change.prefix, best.next_hops));
+                    let (hops, path) = (&best.next_hops, &best.attributes.as_path);
+                    let ids: Vec<_> = self.rib.paths(change.prefix).iter().map(|path| path.path_id).collect();
+                    say(&format!("{} via {hops:?} path [{path}] path IDs {ids:?}", change.prefix));
                 }
                 Some(_) => say(&format!("{} is ours", change.prefix)),
                 None => say(&format!("{} is gone", change.prefix)),
@@ -82,6 +86,37 @@ impl Speaker {
         while let Some(octets) = self.rib.poll_output(PEER, 65_536) {
             self.write(&octets);
         }
+    }
+
+    /// Takes a path of a client that is not there.
+    fn learn(&mut self, id: PeerId, prefix: Prefix, next_hop: IpAddr, local_as: Asn) {
+        let config = self.session.config();
+        let context = Context { internal: true, families: Families::ALL, ..Context::default() };
+        self.rib.peer_up(
+            id,
+            PeerConfig {
+                address: next_hop,
+                router_id: config.router_id,
+                peer_as: local_as,
+                local_as,
+                context,
+                client: true,
+                cluster_id: None,
+                next_hop: NextHopMode::Auto,
+                next_hop_v4: None,
+                next_hop_v6: None,
+                restarting: false,
+                sends_end_of_rib: false,
+                allowed_local_as: 0,
+                long_lived_aware: true,
+                paths_limit: PeerConfig::PATHS_LIMIT,
+                import: None,
+                export: None,
+            },
+        );
+        let advertised =
+            vec![Advertisement { attributes: Arc::new(Attributes::new(next_hop)), nlri: vec![prefix.into()] }];
+        self.rib.update(id, &Update { withdrawn: vec![], advertised });
     }
 
     fn connected(&mut self, stream: TcpStream) -> Event {
@@ -134,25 +169,38 @@ fn now() -> Instant {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [local_as, router_id, peer_as, peer, prefix, seconds] = arguments.as_slice() else {
-        return Err("usage: speaker LOCAL_AS ROUTER_ID PEER_AS PEER_ADDRESS:PORT PREFIX SECONDS".into());
+    let [local_as, router_id, peer_as, peer, prefix, seconds, next_hops @ ..] = arguments.as_slice() else {
+        return Err("usage: speaker LOCAL_AS ROUTER_ID PEER_AS PEER_ADDRESS:PORT PREFIX SECONDS [NEXT_HOP]...".into());
     };
     let router_id: RouterId = router_id.parse::<Ipv4Addr>()?.try_into()?;
     let peer: SocketAddr = peer.parse()?;
     let local_as = Asn(local_as.parse()?);
     let config = SessionConfig {
         connect_delay: Duration::ZERO,
+        add_path_receive: Families::ALL,
+        add_path_send: Families::ALL,
         ..SessionConfig::new(local_as, router_id, peer.ip(), Asn(peer_as.parse()?))
     };
     let rib = Rib::new(RibConfig { resolve_next_hops: false, ..RibConfig::new(router_id) });
     let mut speaker = Speaker { peer, session: Session::new(config, now()), rib, socket: None, connections: 0 };
-    speaker.rib.originate(prefix.parse()?, LocalRoute::default());
+    let prefix: Prefix = prefix.parse()?;
+    if next_hops.is_empty() {
+        speaker.rib.originate(prefix, LocalRoute::default());
+    }
+    for (id, next_hop) in (1..).zip(next_hops) {
+        speaker.learn(PeerId(id), prefix, next_hop.parse()?, local_as);
+    }
 
-    let end = now() + Duration::from_secs(seconds.parse()?);
+    let length = Duration::from_secs(seconds.parse()?);
+    let (half, end) = (now() + length / 2, now() + length);
     speaker.session.handle(Event::Start, now());
     while now() < end {
+        if now() >= half {
+            speaker.rib.update(PeerId(1), &Update { withdrawn: vec![prefix.into()], advertised: vec![] });
+        }
         speaker.perform(now());
-        let until = speaker.session.deadline().map_or(end, |deadline| deadline.min(end));
+        let next = if now() < half { half } else { end };
+        let until = speaker.session.deadline().map_or(next, |deadline| deadline.min(next));
         let event = speaker.wait(until, now());
         speaker.session.handle(event, now());
     }
