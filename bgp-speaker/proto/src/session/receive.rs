@@ -73,6 +73,16 @@ impl Session {
                 self.update(message, faults);
                 Some(connection)
             }
+            // The same OPEN twice changes nothing (RFC 4271 §8.2.2: only a collision is looked for). OpenBGPD sends what
+            // a connection that failed had left to send on the next one, and would lose our paths to a NOTIFICATION.
+            (Phase::OpenConfirm(negotiated), Message::Open(open))
+                if self
+                    .config
+                    .negotiate(connection.sent.clone(), open.clone(), connection.local, connection.direction)
+                    .is_ok_and(|again| again == *negotiated) =>
+            {
+                Some(connection)
+            }
             (Phase::OpenConfirm(_), _) => {
                 self.fail(connection, Notification::new(ErrorCode::FiniteStateMachine, 2), now);
                 None

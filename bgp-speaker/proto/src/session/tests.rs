@@ -371,6 +371,7 @@ fn every_message_in_every_state() {
     let nlri: Nlri = "10.65.0.0/26".parse::<Prefix>().unwrap().into();
     let update = Message::Update(Update { withdrawn: vec![nlri], advertised: vec![] });
     let good = open(64512, [192, 0, 2, 9]);
+    let other = open(64512, [192, 0, 2, 10]);
     let refresh = Message::refresh(Family::Ipv4Unicast, RefreshKind::Request);
     let cease = Message::Notification(Notification::ADMINISTRATIVE_SHUTDOWN);
     let fatal = Message::Notification(Notification::new(ErrorCode::OpenMessage, 2));
@@ -382,7 +383,8 @@ fn every_message_in_every_state() {
         (OpenSent, &refresh, Idle, Some((5, 1))),
         (OpenSent, &cease, Active, None),
         (OpenSent, &fatal, Idle, None),
-        (OpenConfirm, &good, Idle, Some((5, 2))),
+        (OpenConfirm, &good, OpenConfirm, None),
+        (OpenConfirm, &other, Idle, Some((5, 2))),
         (OpenConfirm, &Message::Keepalive, Established, None),
         (OpenConfirm, &update, Established, None),
         (OpenConfirm, &Message::EndOfRib(Family::Ipv4Unicast), Established, None),
