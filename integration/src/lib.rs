@@ -13,14 +13,17 @@ pub mod http;
 pub mod lab;
 pub mod net;
 pub mod node;
+pub mod peers;
 pub mod pod;
 pub mod process;
+pub mod router;
 pub mod servers;
 pub mod sqlite;
 pub mod stream;
 pub mod wait;
 
-pub use net::{Net, StoreKind};
+pub use net::{Net, Segment, StoreKind};
 pub use node::{Node, PATIENCE};
 pub use pod::Pod;
+pub use router::Router;
 pub use stream::Stream;

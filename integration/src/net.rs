@@ -1,11 +1,12 @@
-//! A topology: nodes on one L2 segment, and the store they share.
+//! A topology: nodes on L2 segments, and the store they share.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
 use tempfile::TempDir;
 
 use crate::binaries::Binaries;
@@ -13,10 +14,14 @@ use crate::datastore::Datastore;
 use crate::holder::Holder;
 use crate::node::Node;
 use crate::process::run;
+use crate::router::Router;
 use crate::servers;
 
 /// The segment's own address, where stores listen.
 pub const SEGMENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+/// The first segment's bridge.
+const FIRST: &str = "seg0";
 
 /// The length of the segment's prefix.
 pub const SEGMENT_LENGTH: u8 = 16;
@@ -32,7 +37,40 @@ pub enum StoreKind {
     Kubernetes,
 }
 
-/// Nodes on one L2 segment.
+/// A further L2 segment, such as a rack's. Nothing of it is connected to the others but by routers.
+#[derive(Debug)]
+pub struct Segment {
+    bridge: String,
+    subnet: Ipv4Net,
+}
+
+impl Segment {
+    /// The address of this host number.
+    ///
+    /// # Errors
+    /// If the subnet has no such host.
+    pub fn host(&self, number: u32) -> Result<Ipv4Net> {
+        let address = self.subnet.hosts().nth(usize::try_from(number)?.saturating_sub(1));
+        let address = address.with_context(|| format!("{} has no host {number}", self.subnet))?;
+        Ok(Ipv4Net::new(address, self.subnet.prefix_len())?)
+    }
+
+    /// Its subnet.
+    pub fn subnet(&self) -> Ipv4Net {
+        self.subnet
+    }
+}
+
+/// Where a machine is plugged in, and with which address.
+#[derive(Clone, Debug)]
+pub(crate) struct Plug {
+    /// The bridge.
+    pub(crate) bridge: String,
+    /// The address with the length of its subnet.
+    pub(crate) address: Ipv4Net,
+}
+
+/// Nodes on one or several L2 segments.
 #[derive(Debug)]
 pub struct Net {
     // In this order: what runs on the segment goes before the segment, the folder last.
@@ -42,6 +80,7 @@ pub struct Net {
     binaries: Binaries,
     directory: TempDir,
     nodes: AtomicU8,
+    ports: AtomicU32,
     keep: AtomicBool,
 }
 
@@ -81,6 +120,7 @@ impl Net {
             binaries,
             directory,
             nodes: AtomicU8::new(0),
+            ports: AtomicU32::new(0),
             keep: AtomicBool::new(false),
         })
     }
@@ -95,7 +135,51 @@ impl Net {
         if let Some(server) = &self.server {
             server.create_node(name)?;
         }
-        Node::new(self, name, Ipv4Addr::new(10, 0, 0, number))
+        Node::new(self, name, &self.first(Ipv4Addr::new(10, 0, 0, number)), None)
+    }
+
+    /// A further segment.
+    ///
+    /// # Errors
+    /// If its bridge cannot be made.
+    pub fn segment(&self, name: &str, subnet: Ipv4Net) -> Result<Segment> {
+        run(self.command("ip").args(["link", "add", name, "type", "bridge"]))?;
+        run(self.command("ip").args(["link", "set", name, "up"]))?;
+        Ok(Segment { bridge: name.to_owned(), subnet })
+    }
+
+    /// A further node, on a further segment, behind a router.
+    ///
+    /// # Errors
+    /// As [`Self::node`].
+    pub fn node_on(&self, name: &str, segment: &Segment, host: u32, gateway: Ipv4Addr) -> Result<Node<'_>> {
+        if let Some(server) = &self.server {
+            server.create_node(name)?;
+        }
+        let plug = Plug { bridge: segment.bridge.clone(), address: segment.host(host)? };
+        Node::new(self, name, &plug, Some(gateway))
+    }
+
+    /// A router between the first segment, where it is `10.0.0.<spine>`, and others, where it has these addresses.
+    ///
+    /// # Errors
+    /// If its namespaces or its links cannot be made.
+    pub fn router(&self, name: &str, spine: u8, others: &[(&Segment, u32)]) -> Result<Router> {
+        let mut plugs = vec![self.first(Ipv4Addr::new(10, 0, 0, spine))];
+        for (segment, host) in others {
+            plugs.push(Plug { bridge: segment.bridge.clone(), address: segment.host(*host)? });
+        }
+        let router = Router::new(self, name, &plugs)?;
+        for (segment, _) in others {
+            // The store's server, if there is one, is on the first segment.
+            let (to, via) = (segment.subnet.to_string(), format!("10.0.0.{spine}"));
+            run(self.command("ip").args(["route", "replace", &to, "via", &via]))?;
+        }
+        Ok(router)
+    }
+
+    fn first(&self, address: Ipv4Addr) -> Plug {
+        Plug { bridge: FIRST.to_owned(), address: Ipv4Net::new_assert(address, SEGMENT_LENGTH) }
     }
 
     /// The store that the nodes share.
@@ -128,13 +212,16 @@ impl Net {
         self.segment.command(program)
     }
 
-    /// Links a node's `eth0` to the segment.
-    pub(crate) fn plug(&self, node: &Holder, port: &str) -> Result<()> {
-        let (here, there) = (self.segment.pid().to_string(), node.pid().to_string());
+    /// Links a machine's interface to a segment, with its address; returns the name of the segment's end.
+    pub(crate) fn plug(&self, machine: &Holder, interface: &str, plug: &Plug) -> Result<String> {
+        let (here, there) = (self.segment.pid().to_string(), machine.pid().to_string());
+        let port = format!("port{}", self.ports.fetch_add(1, Ordering::Relaxed));
         run(Command::new("ip")
-            .args(["link", "add", "eth0", "netns", &there, "type", "veth", "peer", "name", port, "netns", &here]))?;
-        run(self.command("ip").args(["link", "set", port, "master", "seg0", "up"]))?;
-        Ok(())
+            .args(["link", "add", interface, "netns", &there, "type", "veth", "peer", "name", &port, "netns", &here]))?;
+        run(self.command("ip").args(["link", "set", &port, "master", &plug.bridge, "up"]))?;
+        run(machine.command("ip").args(["addr", "add", &plug.address.to_string(), "dev", interface]))?;
+        run(machine.command("ip").args(["link", "set", interface, "up"]))?;
+        Ok(port)
     }
 
     /// Cuts or restores a node's link.

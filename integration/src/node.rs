@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::holder::Holder;
-use crate::net::{Net, SEGMENT_LENGTH};
+use crate::net::{Net, Plug};
 use crate::pod::Pod;
 use crate::process::{Process, run};
 use crate::wait;
@@ -30,7 +30,7 @@ pub struct Node<'net> {
 }
 
 impl<'net> Node<'net> {
-    pub(crate) fn new(net: &'net Net, name: &str, address: Ipv4Addr) -> Result<Self> {
+    pub(crate) fn new(net: &'net Net, name: &str, plug: &Plug, gateway: Option<Ipv4Addr>) -> Result<Self> {
         let binaries = net.binaries();
         // A private /run, and every folder that an installation writes to as a private layer over the machine's.
         let script = format!(
@@ -56,12 +56,11 @@ impl<'net> Node<'net> {
             conflist = conflist(),
         );
         let holder = Holder::new(&format!("node {name}"), &script)?;
-        let port = format!("port{}", address.octets()[3]);
-        net.plug(&holder, &port)?;
-        let node = Self { net, name: name.to_owned(), address, port, running: Mutex::default(), holder };
-        run(node.command("ip").args(["addr", "add", &format!("{address}/{SEGMENT_LENGTH}"), "dev", "eth0"]))?;
-        run(node.command("ip").args(["link", "set", "eth0", "up"]))?;
-        Ok(node)
+        let port = net.plug(&holder, "eth0", plug)?;
+        if let Some(gateway) = gateway {
+            run(holder.command("ip").args(["route", "add", "default", "via", &gateway.to_string()]))?;
+        }
+        Ok(Self { net, name: name.to_owned(), address: plug.address.addr(), port, running: Mutex::default(), holder })
     }
 
     /// Its name.

@@ -1,4 +1,4 @@
-//! `cargo xtask lab`: the main job on this machine, without anything of a cluster installed.
+//! `cargo xtask lab`: the main job and other scenarios on this machine, without anything of a cluster installed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,20 +6,23 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use integration::lab::{Lab, Options, Progress, Report};
-use integration::{Net, Node, StoreKind};
+use integration::lab::{Lab, Options, Progress, Racks, reflectors};
+use integration::{Net, Node, Pod, StoreKind};
 use nix::sys::signal::{SigSet, Signal};
 
 /// Makes nodes and pods on this machine, lets them find each other over BGP, and shows what the programs say of it.
 #[derive(Debug, Parser)]
 #[command(name = "lab", version = calico_version::LONG)]
 struct Arguments {
-    /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=240))]
-    nodes: u8,
-    /// How many pods on each node.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=500))]
-    pods: u16,
+    /// What is played.
+    #[arg(long, value_enum, default_value_t = Scenario::Main)]
+    scenario: Scenario,
+    /// How many nodes. [default: 3; reflectors: 6; rack: 4]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=240))]
+    nodes: Option<u8>,
+    /// How many pods on each node. [default: 2; in other scenarios 1]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=500))]
+    pods: Option<u16>,
     /// Which store the nodes share.
     #[arg(long, value_enum, default_value_t = Datastore::Sqlite)]
     datastore: Datastore,
@@ -29,6 +32,16 @@ struct Arguments {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// Nodes in a full mesh, and pods that ping each other.
+    Main,
+    /// The main job's mesh becomes two route reflectors while packets flow.
+    Reflectors,
+    /// Two racks with AS numbers of their own, BIRD and FRR as their routers, filters, and a Service.
+    Rack,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,25 +73,52 @@ fn play(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
         Datastore::Etcd => StoreKind::Etcd,
         Datastore::Kubernetes => StoreKind::Kubernetes,
     };
-    let options = Options { nodes: arguments.nodes, pods: arguments.pods, store };
+    let (nodes, pods) = match arguments.scenario {
+        Scenario::Main => (3, 2),
+        Scenario::Reflectors => (6, 1),
+        Scenario::Rack => (4, 1),
+    };
+    let options = Options { nodes: arguments.nodes.unwrap_or(nodes), pods: arguments.pods.unwrap_or(pods), store };
     let mut progress = Progress::default();
     let net = progress.step(&format!("a segment and the {:?} store", arguments.datastore), || {
         Net::announced(store, |folder| interrupt.clean_up(folder.to_owned()))
     })?;
-
-    let nodes = Lab::nodes(&net, options, &mut progress)?;
-    let lab = Lab::start(&nodes, options, &mut progress)?;
-    let report = lab.report(&net, &mut progress)?;
-    print(&report, arguments.json)?;
-    if arguments.keep {
-        eprintln!("{}", doors(&net, &nodes, &lab));
-        interrupt.wait();
-        eprintln!("taking everything down");
+    let keep = |nodes: &[Node<'_>], pods: &[Pod<'_, '_>]| {
+        if arguments.keep {
+            eprintln!("{}", doors(&net, nodes, pods));
+            interrupt.wait();
+            eprintln!("taking everything down");
+        }
+    };
+    match arguments.scenario {
+        Scenario::Main => {
+            let nodes = Lab::nodes(&net, options, &mut progress)?;
+            let lab = Lab::start(&nodes, options, &mut progress)?;
+            let report = lab.report(&net, &mut progress)?;
+            print(&report, arguments.json)?;
+            keep(&nodes, lab.pods());
+            Ok(report.good())
+        }
+        Scenario::Reflectors => {
+            let nodes = Lab::nodes(&net, options, &mut progress)?;
+            let lab = Lab::start(&nodes, options, &mut progress)?;
+            let report = reflectors(&nodes, &lab, &mut progress)?;
+            print(&report, arguments.json)?;
+            keep(&nodes, lab.pods());
+            Ok(report.good())
+        }
+        Scenario::Rack => {
+            let each = (options.nodes / 2).max(1);
+            let racks = Racks::new(&net, each, &mut progress)?;
+            let (report, pods) = racks.play(options.pods, &mut progress)?;
+            print(&report, arguments.json)?;
+            keep(racks.nodes(), &pods);
+            Ok(report.good())
+        }
     }
-    Ok(report.good())
 }
 
-fn print(report: &Report, json: bool) -> Result<()> {
+fn print(report: &(impl serde::Serialize + std::fmt::Display), json: bool) -> Result<()> {
     use std::io::Write as _;
     let text = if json { serde_json::to_string_pretty(report)? } else { format!("\n{report}") };
     match writeln!(std::io::stdout(), "{text}") {
@@ -89,13 +129,13 @@ fn print(report: &Report, json: bool) -> Result<()> {
 }
 
 /// How a person gets inside.
-fn doors(net: &Net, nodes: &[Node<'_>], lab: &Lab<'_>) -> String {
+fn doors(net: &Net, nodes: &[Node<'_>], pods: &[Pod<'_, '_>]) -> String {
     let mut text =
         "\nThe lab stays up until Ctrl-C. Inside a node `calicoctl` works without further settings.\n".to_owned();
     for node in nodes {
         text += &format!("  {}: {} bash\n", node.name(), node.holder().door());
     }
-    if let Some(pod) = lab.pods().first() {
+    if let Some(pod) = pods.first() {
         let inside = format!("ip netns exec cni-{} bash", pod.name());
         text += &format!("  a pod: {} {inside}\n", pod.node().holder().door());
     }

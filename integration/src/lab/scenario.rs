@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// The pool that the lab's pods live in.
-const POOL: &str = "\
+pub(super) const POOL: &str = "\
 apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata:
@@ -139,7 +139,7 @@ impl<'net> Lab<'net> {
     }
 }
 
-fn start_pods<'net>(nodes: &'net [Node<'net>], each: u16) -> Result<Vec<Pod<'net, 'net>>> {
+pub(super) fn start_pods<'net>(nodes: &'net [Node<'net>], each: u16) -> Result<Vec<Pod<'net, 'net>>> {
     let started = std::thread::scope(|scope| {
         let started: Vec<_> = nodes
             .iter()
