@@ -1,12 +1,25 @@
 //! What is told to a peer, and what is believed of it? (`bgp.md` §2.3, §2.9)
+//!
+//! [`Surroundings`] are all that policies depend on beside filters; [`PolicyBook`] has the policies in force; `export`
+//! is the pipeline that each export policy is.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod book;
+mod export;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
 
-use bgp_proto::Policy;
+use std::collections::BTreeSet;
+
+use bgp_proto::LocalRoute;
+use calico_api::AffinityState;
 use ipnet::IpNet;
 
-use crate::filter::BgpFilter;
+pub use self::book::{Exchange, PolicyBook};
+use crate::communities::Communities;
 use crate::inputs::{Inputs, Pool};
+use crate::services::{ServiceSettings, Services};
 use crate::sessions::SessionConfig;
 
 /// What the process was told on its command line and in its environment.
@@ -27,7 +40,8 @@ pub struct Settings {
 pub struct Surroundings {
     /// All pools.
     pub pools: Vec<Pool>,
-    /// This node's own blocks.
+    /// This node's own blocks whose inside is not advertised: those that are confirmed. A block that is being given
+    /// up goes out as its pool's other prefixes do.
     pub blocks: BTreeSet<IpNet>,
     /// Service prefixes that this node originates.
     pub services: BTreeSet<IpNet>,
@@ -37,6 +51,8 @@ pub struct Surroundings {
     pub reflected_services: Vec<IpNet>,
     /// Learned prefixes inside these never go to the kernel.
     pub kernel_ranges: Vec<IpNet>,
+    /// Communities that prefixes get when they leave.
+    pub communities: Communities,
     /// Kernel metric of a normal IPv4 route.
     pub normal_v4: u32,
     /// Kernel metric of a normal IPv6 route.
@@ -48,38 +64,74 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
+    /// Those of `node`, after what follows from Services was brought up to date for the next time.
+    pub fn refresh(inputs: &mut Inputs, node: &str, settings: &Settings) -> Self {
+        let services = ServiceSettings::new(&inputs.global, settings.cluster_ips.as_deref());
+        let excluded = inputs.nodes.get(node).is_some_and(|facts| Services::excludes(&facts.labels));
+        inputs.services.refresh(&services, settings.kubernetes_node.as_deref().unwrap_or(node), excluded);
+        Self::of(inputs, node, settings)
+    }
+
     /// Those of `node`.
-    pub fn of(_inputs: &Inputs, _node: &str, _settings: &Settings) -> Self {
-        Self::default()
+    pub fn of(inputs: &Inputs, node: &str, settings: &Settings) -> Self {
+        let facts = inputs.nodes.get(node);
+        let global = &inputs.global;
+        let services = ServiceSettings::new(global, settings.cluster_ips.as_deref());
+        let excluded = facts.is_some_and(|facts| Services::excludes(&facts.labels));
+        let endpoint_node = settings.kubernetes_node.as_deref().unwrap_or(node);
+        let blocks = match settings.use_pod_cidr {
+            true => facts.iter().flat_map(|facts| &facts.pod_cidrs).map(IpNet::trunc).collect(),
+            false => {
+                let confirmed = inputs.blocks.iter().filter(|(_, state)| **state == AffinityState::Confirmed);
+                confirmed.map(|(block, _)| *block).collect()
+            }
+        };
+        let mut kernel_ranges = services.kernel_ranges();
+        kernel_ranges.extend(inputs.services.strays(&services, endpoint_node, excluded));
+        Self {
+            pools: inputs.pools.values().copied().collect(),
+            blocks,
+            services: inputs.services.originated(&services, endpoint_node, excluded),
+            reflector: facts.is_some_and(|facts| facts.cluster_id.is_some()),
+            reflected_services: services.load_balancer.iter().chain(&services.external).copied().collect(),
+            kernel_ranges,
+            communities: Communities::of(global, inputs.per_node.get(node)).0,
+            normal_v4: global.ipv4_normal_route_priority.unwrap_or(LocalRoute::NORMAL_METRIC),
+            normal_v6: global.ipv6_normal_route_priority.unwrap_or(LocalRoute::NORMAL_METRIC),
+            felix_owns_ipip: felix_owns_ipip(inputs),
+            only_reflectors_export_learned: settings.only_reflectors_export_learned,
+        }
     }
 }
 
-/// Policies that took the place of others.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Exchange {
-    /// Old and new.
-    pub policies: Vec<(Policy, Policy)>,
-    /// Their verdicts differ only for prefixes equal to or inside one of these; `None` is all.
-    pub within: Option<Vec<IpNet>>,
+/// Whether IPIP routes are felix's. Both resources have a say; the class is never left without an owner, and where
+/// both or neither claim it, it is felix's.
+pub fn felix_owns_ipip(inputs: &Inputs) -> bool {
+    let claims = |value: Option<&str>, default| match value {
+        Some("Enabled" | "EnabledIPIPOnly") => true,
+        Some("Disabled" | "EnabledNoEncapOnly") => false,
+        _ => default,
+    };
+    let felix = claims(inputs.felix_programs.as_deref(), true);
+    let speaker = claims(inputs.global.program_cluster_routes.as_deref(), false);
+    felix || !speaker
 }
 
-/// The policies in force. Sessions that are treated alike get the same [`Policy`], so that they share their updates.
-#[derive(Debug, Default)]
-pub struct PolicyBook {}
-
-impl PolicyBook {
-    /// Takes over what policies depend on; says which policies in use take the place of which, and for which prefixes.
-    pub fn set(&mut self, _surroundings: Surroundings, _filters: &BTreeMap<String, BgpFilter>) -> Exchange {
-        Exchange::default()
+/// What an operator should know of filters, communities and service ranges, as far as these sessions use them.
+pub fn warnings(inputs: &Inputs, node: &str, sessions: &[SessionConfig]) -> Vec<String> {
+    let mut warnings = Communities::of(&inputs.global, inputs.per_node.get(node)).1;
+    warnings.extend(ServiceSettings::faults(&inputs.global));
+    let mut by_name = std::collections::BTreeMap::new();
+    for session in sessions {
+        for name in &session.filters {
+            by_name.entry(name).or_insert(&session.name);
+        }
     }
-
-    /// Judges what the peer of this session tells; `None` believes all.
-    pub fn import(&mut self, _session: &SessionConfig) -> Option<Policy> {
-        None
+    for (name, session) in by_name {
+        match inputs.filters.get(name) {
+            None => warnings.push(format!("BGPFilter {name}, which session {session} names, does not exist: skipped")),
+            Some(filter) => warnings.extend(filter.warnings().iter().map(|text| format!("BGPFilter {name}: {text}"))),
+        }
     }
-
-    /// Judges what the peer of this session is told.
-    pub fn export(&mut self, _session: &SessionConfig) -> Policy {
-        Policy::new(|_| bgp_proto::Verdict::Accept)
-    }
+    warnings
 }
