@@ -138,5 +138,47 @@ fn tables(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, codec, tables);
+/// 10,000 prefixes told to 100 peers in one group, whose policy is exchanged for another.
+fn policies(c: &mut Criterion) {
+    const TOLD: u32 = 10_000;
+    let without = |excluded: Prefix| {
+        Policy::new(move |candidate| match excluded.contains(&candidate.prefix) {
+            true => Verdict::Reject,
+            false => Verdict::Accept,
+        })
+    };
+    let area = |n: u32| Prefix::new(Ipv4Addr::from(0x0a00_0000 + n * 0x400).into(), 22).expect("22 is within 32");
+    let (old, new) = (without(area(1)), without(area(2)));
+    let settled = || {
+        let mut rib = Rib::new(RibConfig { resolve_next_hops: false, ..RibConfig::new(id(0xfffe)) });
+        rib.peer_up(PeerId(0), client(0xfff0));
+        for n in 1..=PEERS {
+            rib.peer_up(PeerId(n), PeerConfig { export: Some(old.clone()), ..client(n) });
+        }
+        rib.update(PeerId(0), &update(0xfff0, 0..TOLD));
+        (1..=PEERS).for_each(|n| while rib.poll_output(PeerId(n), 65_536).is_some() {});
+        rib
+    };
+    let mut group = c.benchmark_group("rib/exchange_policies");
+    group.sample_size(10);
+    let both = [area(1), area(2)];
+    for (name, within) in [("within", Some(&both[..])), ("everywhere", None)] {
+        group.bench_function(name, |b| {
+            let exchange = |mut rib: Rib| {
+                rib.exchange_policies(&[(old.clone(), new.clone())], within);
+                let mut octets = 0;
+                for n in 1..=PEERS {
+                    while let Some(chunk) = rib.poll_output(PeerId(n), 65_536) {
+                        octets += chunk.len();
+                    }
+                }
+                assert!(octets > PEERS as usize * 100, "32 prefixes differ");
+                rib
+            };
+            b.iter_batched(settled, exchange, BatchSize::PerIteration);
+        });
+    }
+}
+
+criterion_group!(benches, codec, tables, policies);
 criterion_main!(benches);

@@ -177,21 +177,21 @@ pub(super) fn decide(mut left: Vec<Contender<'_>>) -> Decision {
         if left.len() < 2 {
             continue;
         }
-        let keeps: Vec<bool> = match step {
-            Step::Med => left.iter().map(|one| !left.iter().any(|other| one.falls_by_med(other))).collect(),
-            _ => {
-                let lowest = left.iter().map(|contender| contender.rank(step)).min();
-                left.iter().map(|contender| Some(contender.rank(step)) == lowest).collect()
+        let fell = &mut decision.fell;
+        let mut stays = |contender: &Contender<'_>, stays: bool| {
+            if !stays {
+                fell.push((contender.index, step));
             }
+            stays
         };
-        let mut keeps = keeps.into_iter();
-        left.retain(|contender| {
-            let keep = keeps.next().unwrap_or(true);
-            if !keep {
-                decision.fell.push((contender.index, step));
-            }
-            keep
-        });
+        if step == Step::Med {
+            let beaten: Vec<bool> = left.iter().map(|one| left.iter().any(|other| one.falls_by_med(other))).collect();
+            let mut beaten = beaten.into_iter();
+            left.retain(|contender| stays(contender, !beaten.next().unwrap_or(false)));
+        } else {
+            let lowest = left.iter().map(|contender| contender.rank(step)).min();
+            left.retain(|contender| stays(contender, Some(contender.rank(step)) == lowest));
+        }
     }
     decision.best = left.first().map(|contender| contender.index);
     decision.equal.retain(|index| Some(*index) != decision.best);

@@ -174,13 +174,11 @@ impl World {
                 }
             }
             Op::Refresh { peer } => rib.refresh(PeerId(peer), V4),
-            Op::Policy { peer, import, export } => {
-                // A peer that is down is given its policies when it is up; until then its stale paths are judged as before.
-                if self.up.contains(&peer) {
-                    self.chosen.insert(peer, (import, export));
-                    let (import, export) = self.policies_of(peer);
-                    self.rib.set_policies(PeerId(peer), import, export);
-                }
+            // A peer that is down is given its policies when it is up; until then its stale paths are judged as before.
+            Op::Policy { peer, import, export } if self.up.contains(&peer) => {
+                self.chosen.insert(peer, (import, export));
+                let (import, export) = self.policies_of(peer);
+                self.rib.set_policies(PeerId(peer), import, export);
             }
             Op::Exchange { from, to, everywhere } => {
                 let within = [nth(2), nth(9)];

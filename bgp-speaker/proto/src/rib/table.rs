@@ -95,18 +95,20 @@ impl Entry {
         let mut ranked: Vec<(u8, Path)> = rank.into_iter().zip(self.paths.drain(..)).collect();
         // Among equals the order is of no consequence for who is best, but which are used must not be by chance.
         ranked.sort_by_key(|(rank, path)| (*rank, path.attributes.next_hop, path.peer, path.path_id));
-        self.chosen = 0;
-        let mut hops = Vec::new();
-        for (_, path) in ranked.iter().take_while(|(rank, _)| *rank < 2) {
-            // Two reflectors tell the same next hop twice: what is limited is where packets go.
-            if !hops.contains(&path.attributes.next_hop) {
-                if hops.len() >= config.multipath.max(1) {
-                    break;
-                }
-                hops.push(path.attributes.next_hop);
+        // Two reflectors tell the same next hop twice: what is limited is where packets go.
+        let hop = |at: usize| ranked.get(at).map(|(_, path): &(u8, Path)| path.attributes.next_hop);
+        let as_good = ranked.iter().take_while(|(rank, _)| *rank < 2).count();
+        let (mut hops, mut chosen) = (0, 0);
+        while chosen < as_good {
+            // Behind the best, equal ones stand side by side.
+            let seen = chosen > 0 && (hop(chosen) == hop(chosen - 1) || hop(chosen) == hop(0));
+            if !seen && hops >= config.multipath.max(1) {
+                break;
             }
-            self.chosen += 1;
+            hops += usize::from(!seen);
+            chosen += 1;
         }
+        self.chosen = chosen;
         self.paths.extend(ranked.into_iter().map(|(_, path)| path));
     }
 
