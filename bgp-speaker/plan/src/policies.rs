@@ -10,16 +10,17 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bgp_proto::LocalRoute;
-use calico_api::AffinityState;
+use calico_api::{AffinityState, Kind};
 use ipnet::IpNet;
 
 pub use self::book::{Exchange, PolicyBook};
 use crate::communities::Communities;
-use crate::inputs::{Inputs, Pool};
-use crate::services::{ServiceSettings, Services};
+use crate::filter::BgpFilter;
+use crate::inputs::{Inputs, NodeFacts, Pool};
+use crate::services::{EXCLUDED, ServiceSettings, Services};
 use crate::sessions::SessionConfig;
 
 /// What the process was told on its command line and in its environment.
@@ -67,7 +68,7 @@ impl Surroundings {
     /// Those of `node`, after what follows from Services was brought up to date for the next time.
     pub fn refresh(inputs: &mut Inputs, node: &str, settings: &Settings) -> Self {
         let services = ServiceSettings::new(&inputs.global, settings.cluster_ips.as_deref());
-        let excluded = inputs.nodes.get(node).is_some_and(|facts| Services::excludes(&facts.labels));
+        let excluded = excluded(inputs.nodes.get(node));
         inputs.services.refresh(&services, settings.kubernetes_node.as_deref().unwrap_or(node), excluded);
         Self::of(inputs, node, settings)
     }
@@ -77,7 +78,7 @@ impl Surroundings {
         let facts = inputs.nodes.get(node);
         let global = &inputs.global;
         let services = ServiceSettings::new(global, settings.cluster_ips.as_deref());
-        let excluded = facts.is_some_and(|facts| Services::excludes(&facts.labels));
+        let excluded = excluded(facts);
         let endpoint_node = settings.kubernetes_node.as_deref().unwrap_or(node);
         let blocks = match settings.use_pod_cidr {
             true => facts.iter().flat_map(|facts| &facts.pod_cidrs).map(IpNet::trunc).collect(),
@@ -104,6 +105,10 @@ impl Surroundings {
     }
 }
 
+fn excluded(facts: Option<&NodeFacts>) -> bool {
+    facts.is_some_and(|facts| Services::excludes(facts.labels.get(EXCLUDED).map(|value| &value[..])))
+}
+
 /// Whether IPIP routes are felix's. Both resources have a say; the class is never left without an owner, and where
 /// both or neither claim it, it is felix's.
 pub fn felix_owns_ipip(inputs: &Inputs) -> bool {
@@ -117,21 +122,23 @@ pub fn felix_owns_ipip(inputs: &Inputs) -> bool {
     felix || !speaker
 }
 
-/// What an operator should know of filters, communities and service ranges, as far as these sessions use them.
+/// The filters in force by name. One that exists and of which no version was ever understood rejects everything: a
+/// mistake in it opens nothing.
+pub fn filters(inputs: &Inputs) -> BTreeMap<String, BgpFilter> {
+    let unknown =
+        inputs.faults.keys().filter(|(kind, name)| *kind == Kind::BGPFilter && !inputs.filters.contains_key(name));
+    let unknown = unknown.map(|(_, name)| (name.clone(), BgpFilter::reject_all()));
+    inputs.filters.clone().into_iter().chain(unknown).collect()
+}
+
+/// What an operator should know of filters, communities and service ranges that are in force for `node` and `sessions`.
 pub fn warnings(inputs: &Inputs, node: &str, sessions: &[SessionConfig]) -> Vec<String> {
     let mut warnings = Communities::of(&inputs.global, inputs.per_node.get(node)).1;
     warnings.extend(ServiceSettings::faults(&inputs.global));
-    let mut by_name = std::collections::BTreeMap::new();
-    for session in sessions {
-        for name in &session.filters {
-            by_name.entry(name).or_insert(&session.name);
-        }
-    }
-    for (name, session) in by_name {
-        match inputs.filters.get(name) {
-            None => warnings.push(format!("BGPFilter {name}, which session {session} names, does not exist: skipped")),
-            Some(filter) => warnings.extend(filter.warnings().iter().map(|text| format!("BGPFilter {name}: {text}"))),
-        }
+    let names: BTreeSet<_> = sessions.iter().flat_map(|session| &session.filters).collect();
+    for name in names {
+        let texts = inputs.filters.get(name).map(BgpFilter::warnings).unwrap_or_default();
+        warnings.extend(texts.iter().map(|text| format!("BGPFilter {name}: {text}")));
     }
     warnings
 }

@@ -20,6 +20,9 @@ pub use self::verdict::{Standing, Step};
 use crate::communities::network;
 use crate::nets::Nets;
 
+/// The label of nodes that take no traffic from outside.
+pub const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
 /// Namespace and name.
 type Id = (String, String);
 
@@ -221,11 +224,10 @@ impl Services {
         services.map(|((namespace, name), _)| (namespace.as_str(), name.as_str()))
     }
 
-    /// Whether the node's labels take it out: the label is there, with any value but `false`.
+    /// Whether a node whose label [`EXCLUDED`] has this value originates nothing: any value but `false` does that.
     ///
-    /// Departs from Calico, which asks for the value `true`, where Kubernetes asks for the label only.
-    pub fn excludes(labels: &impl calico_selector::Labels) -> bool {
-        let label = labels.get("node.kubernetes.io/exclude-from-external-load-balancers");
+    /// Departs from Calico, which asks for the value `true`, where Kubernetes asks only whether the label is there.
+    pub fn excludes(label: Option<&str>) -> bool {
         label.is_some_and(|value| value != "false")
     }
 
