@@ -1,6 +1,6 @@
 //! Create, read, update, delete, and who wins.
 
-use calico_api::{IPPool, IPPoolSpec, Key, Kind, ObjectMeta, Owner, TierSpec};
+use calico_api::{CalicoNodeStatusSpec, IPPool, IPPoolSpec, Key, Kind, ObjectMeta, Owner, TierSpec};
 use calico_datastore::{Entry, Error, Filter, Revision, ensure_initialized};
 use serde_json::{Value, json};
 
@@ -20,8 +20,8 @@ fn assert_holds(read: &Value, written: &Value) {
             (read, written) => read == written,
         }
     }
-    for part in ["apiVersion", "kind", "spec"] {
-        assert!(holds(&read[part], &written[part]), "{part}\n read    {}\n written {}", read[part], written[part]);
+    for (part, written) in written.as_object().expect("a resource").iter().filter(|(part, _)| *part != "metadata") {
+        assert!(holds(&read[part], written), "{part}\n read    {}\n written {written}", read[part]);
     }
     assert_eq!(read["metadata"]["name"], written["metadata"]["name"]);
     assert_eq!(read["metadata"]["namespace"], written["metadata"]["namespace"]);
@@ -44,7 +44,7 @@ async fn clear(subject: &impl Subject, key: &Key) {
 /// The whole life of a resource of each kind.
 pub async fn every_kind_is_created_read_listed_updated_and_deleted(subject: &impl Subject) {
     let backend = subject.store().backend();
-    for kind in Kind::ALL.iter().copied().filter(|kind| subject.makes(*kind)) {
+    for kind in Kind::every().filter(|kind| subject.makes(*kind)) {
         let sample = sample(kind, "crud", 1);
         clear(subject, &sample.key).await;
 
@@ -173,13 +173,40 @@ pub async fn a_status_is_written_beside_the_spec(subject: &impl Subject) {
     let backend = subject.store().backend();
     let sample = sample(Kind::CalicoNodeStatus, "status", 1);
     let created = backend.create(&sample.key, sample.first.clone()).await.unwrap();
-    let mut value = created.value.clone();
-    value["status"] = json!({"lastUpdated": "2026-08-22T13:00:00Z"});
-    let written = backend.update_status(&sample.key, value, &created.revision).await.unwrap();
-    assert_ne!(written.revision, created.revision);
+    let status = json!({
+        "lastUpdated": "2026-08-22T13:00:00Z",
+        "agent": {
+            "birdV4": {"state": "Ready", "version": "v1", "routerID": "192.0.2.1",
+                "lastBootTime": "2026-08-22 12:00:00", "lastReconfigurationTime": "2026-08-22 12:30:00"},
+            "birdV6": {"state": "NotReady"},
+        },
+        "bgp": {
+            "numberEstablishedV4": 1, "numberNotEstablishedV4": 0, "numberEstablishedV6": 0, "numberNotEstablishedV6": 1,
+            "peersV4": [{"peerIP": "192.0.2.2", "type": "NodeMesh", "state": "Established", "since": "12:00:07"}],
+            "peersV6": [{"peerIP": "fd00::2", "type": "GlobalPeer", "since": "2026-08-20"}],
+        },
+        "routes": {
+            "routesV4": [{"type": "FIB", "destination": "10.244.1.0/26", "gateway": "192.0.2.2", "interface": "eth0",
+                "learnedFrom": {"sourceType": "NodeMesh", "peerIP": "192.0.2.2"}}],
+            "routesV6": [{"type": "RIB", "destination": "fd00:1::/122", "gateway": "N/A", "interface": "blackhole",
+                "learnedFrom": {"sourceType": "Static"}}],
+        },
+        // Ours alone.
+        "conditions": [{"type": "ResourcesValid", "status": "False", "reason": "BadFilter", "message": "no such word",
+            "lastTransitionTime": "2026-08-22T13:00:00Z"}],
+    });
+    let mut resource = subject.store().get::<CalicoNodeStatusSpec>(&sample.key).await.unwrap();
+    resource.status = Some(serde_json::from_value(status.clone()).unwrap());
+    let written = subject.store().update_status(&resource).await.unwrap();
+    assert_ne!(written.metadata.resource_version, Some(created.revision.0));
     let read = backend.get(&sample.key).await.unwrap();
-    assert_eq!(read.value["status"]["lastUpdated"], json!("2026-08-22T13:00:00Z"));
+    assert_eq!(read.value["status"], status, "all of it, our own field too");
     assert_holds(&read.value, &sample.first);
+    // A second report replaces the first.
+    let mut written = written;
+    written.status.as_mut().unwrap().conditions.clear();
+    let written = subject.store().update_status(&written).await.unwrap();
+    assert_eq!(written.status.unwrap().conditions, []);
     backend.delete(&sample.key, None).await.unwrap();
 }
 
@@ -238,6 +265,31 @@ pub async fn lists_are_filtered_by_node_and_by_namespace(subject: &impl Subject)
     backend.delete(&set.key, None).await.unwrap();
     let senseless = backend.list(Kind::IPPool, &Filter::Namespace(NAMESPACE.to_owned())).await;
     assert!(matches!(senseless, Err(Error::NotSupported { .. })));
+}
+
+/// One name is one resource, whatever others are called.
+pub async fn a_list_of_one_name_has_no_other(subject: &impl Subject) {
+    let backend = subject.store().backend();
+    let kinds = [Kind::BGPPeer, Kind::NetworkSet, Kind::GlobalNetworkPolicy, Kind::Secret];
+    for kind in kinds.into_iter().filter(|kind| subject.makes(*kind)) {
+        // "named-1" is how "named-10" begins.
+        let samples = [1, 10].map(|number| sample(kind, "named", number));
+        for sample in &samples {
+            backend.create(&sample.key, sample.first.clone()).await.unwrap();
+        }
+        let filter = Filter::named(&samples[0].key);
+        let listing = backend.list(kind, &filter).await.unwrap();
+        assert_eq!(listing.entries.iter().map(|entry| &entry.key).collect::<Vec<_>>(), [&samples[0].key], "{kind}");
+        for sample in &samples {
+            backend.delete(&sample.key, None).await.unwrap();
+        }
+        assert_eq!(backend.list(kind, &filter).await.unwrap().entries, [], "{kind}");
+    }
+    let senseless = [(Kind::IPAMBlock, None), (Kind::BGPPeer, Some(NAMESPACE.to_owned())), (Kind::Secret, None)];
+    for (kind, namespace) in senseless {
+        let filter = Filter::Named { namespace, name: "a".to_owned() };
+        assert!(matches!(backend.list(kind, &filter).await, Err(Error::NotSupported { .. })), "{kind}");
+    }
 }
 
 /// Initialization is idempotent.

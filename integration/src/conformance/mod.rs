@@ -69,10 +69,12 @@ macro_rules! conformance {
             a_status_is_written_beside_the_spec
             typed_resources_come_back_as_they_were
             lists_are_filtered_by_node_and_by_namespace
+            a_list_of_one_name_has_no_other
             an_initialized_store_stays_as_it_is
             a_watch_shows_creation_update_and_deletion_in_order
             a_watch_continues_from_the_revision_of_any_change
             a_watch_is_filtered_as_a_list_is
+            a_watch_of_one_name_sees_no_other
             a_watcher_is_in_sync_once_and_then_sees_changes
             a_watch_from_before_a_compaction_is_refused
             a_watcher_whose_store_was_away_sees_only_what_changed

@@ -1,6 +1,6 @@
 //! A valid value of every kind, and a second one to update it to.
 
-use calico_api::{API_VERSION, Key, Kind, Owner};
+use calico_api::{Key, Kind, Owner};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -58,12 +58,21 @@ pub fn cidr(tag: &str, number: u8) -> IpNet {
     IpNet::new(std::net::Ipv4Addr::from(network).into(), 26).expect("26 is a prefix length").trunc()
 }
 
+/// A value with this spec, which may stand beside the metadata.
 fn value(key: &Key, spec: Value) -> Value {
     let mut metadata = json!({"name": key.name()});
     if let Some(namespace) = key.namespace() {
         metadata["namespace"] = json!(namespace);
     }
-    json!({"apiVersion": API_VERSION, "kind": key.kind().as_str(), "metadata": metadata, "spec": spec})
+    let kind = key.kind();
+    let mut value = json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": metadata});
+    match (kind, spec) {
+        (Kind::EndpointSlice | Kind::Secret, Value::Object(fields)) => {
+            value.as_object_mut().expect("it was just made as one").extend(fields);
+        }
+        (_, spec) => value["spec"] = spec,
+    }
+    value
 }
 
 /// The first spec, and the second.
@@ -154,6 +163,18 @@ fn specs(kind: Kind, key: &Key, cidr: IpNet) -> (Value, Value) {
                 "ipNetworks": [address], "interfaceName": "cali0123456789a"})
             };
             (spec("10.244.0.1/32"), spec("10.244.0.2/32"))
+        }
+        Kind::EndpointSlice => {
+            let spec = |ready: bool| {
+                json!({"addressType": "IPv4", "endpoints":
+                [{"addresses": ["10.244.0.1"], "conditions": {"ready": ready}, "nodeName": "node-1"}]})
+            };
+            (spec(true), spec(false))
+        }
+        Kind::Secret => (json!({"data": {"rack": "aHVudGVyMg=="}}), json!({"data": {"rack": "aHVudGVyMw=="}})),
+        Kind::Service => {
+            let spec = |policy: &str| json!({"type": "LoadBalancer", "clusterIP": "10.96.0.9", "externalTrafficPolicy": policy});
+            (spec("Cluster"), spec("Local"))
         }
     }
 }

@@ -158,6 +158,25 @@ pub async fn a_watch_is_filtered_as_a_list_is(subject: &impl Subject) {
     assert!(matches!(&seen, Change::Delete { key, .. } if *key == keys[2]), "{seen:?}");
 }
 
+/// A watcher of one name is in sync although it is not there, and hears of no other.
+pub async fn a_watch_of_one_name_sees_no_other(subject: &impl Subject) {
+    let backend = subject.store().backend();
+    let kinds = [Kind::BGPPeer, Kind::NetworkSet, Kind::GlobalNetworkPolicy, Kind::Secret];
+    for kind in kinds.into_iter().filter(|kind| subject.makes(*kind)) {
+        let [one, other] = [1, 10].map(|number| sample(kind, "only", number));
+        let keys = [one.key.clone(), other.key.clone()];
+        let mut updates = watch(subject.store(), vec![(kind, Filter::named(&one.key))]);
+        assert_eq!(until_in_sync(&mut updates, &keys).await, []);
+        backend.create(&other.key, other.first).await.unwrap();
+        let created = backend.create(&one.key, one.first).await.unwrap();
+        let update = update_of(&mut updates, &keys).await;
+        assert!(matches!(&update, Update::Put(entry) if entry.key == one.key), "{update:?}");
+        backend.delete(&other.key, None).await.unwrap();
+        backend.delete(&one.key, Some(&created.revision)).await.unwrap();
+        assert_eq!(update_of(&mut updates, &keys).await, Update::Delete(one.key));
+    }
+}
+
 /// A snapshot of several kinds, in sync once, then what happens.
 pub async fn a_watcher_is_in_sync_once_and_then_sees_changes(subject: &impl Subject) {
     let backend = subject.store().backend();

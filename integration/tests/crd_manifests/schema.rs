@@ -32,6 +32,7 @@ pub(crate) fn about(kind: Kind) -> &'static str {
         Kind::StagedNetworkPolicy => "A NetworkPolicy that is only reported on.",
         Kind::Tier => "Policies that are looked at together.",
         Kind::Node | Kind::Profile | Kind::WorkloadEndpoint => "A view of a core object.",
+        Kind::EndpointSlice | Kind::Secret | Kind::Service => "One of Kubernetes' own.",
     }
 }
 
