@@ -155,6 +155,19 @@ impl Session {
         self.note_state(now);
     }
 
+    /// Takes over another configuration of the same session: who dials, from now on; keepalives, from the next one; what
+    /// is offered, with the next OPEN. What both ends have agreed on stays: AS numbers, identifiers, addresses and
+    /// families must be what they were.
+    pub fn reconfigure(&mut self, config: SessionConfig, now: Instant) {
+        let was_passive = std::mem::replace(&mut self.config, config).passive;
+        match (was_passive, self.config.passive) {
+            (false, true) => self.hang_up(),
+            (true, false) if self.incoming.is_none() => self.dial_after(self.config.connect_delay, now),
+            _ => {}
+        }
+        self.note_state(now);
+    }
+
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::table::Path;
-use super::{PeerId, Rib, Source, Step, decision};
+use super::{PeerConfig, PeerId, Rib, Source, Step, decision};
 use crate::{Attributes, Families, Family, Nlri, Prefix};
 
 /// How a prefix is reached now; what it was before does not matter any more.
@@ -154,6 +154,11 @@ impl Rib {
         let advertised =
             group.map_or(0, |group| group.sent(family.into()).filter(|(_, sent)| sent.is_for(peer.reader(id))).count());
         PeerCounts { advertised, ..counts }
+    }
+
+    /// How a peer is configured now, its policies too.
+    pub fn peer_config(&self, id: PeerId) -> Option<&PeerConfig> {
+        self.books.peer(id).map(|peer| &peer.config)
     }
 
     /// What a peer was told, or is about to be, in no order. Changes not yet [polled](Self::poll_output) by any peer

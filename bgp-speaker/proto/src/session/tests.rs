@@ -75,6 +75,26 @@ fn both_ends_dialling_at_once_leave_one_session() {
 }
 
 #[test]
+fn who_dials_may_change_while_a_session_is_there_and_while_it_is_not() {
+    let mut pair = Pair::new(|_, config| config.passive = true);
+    pair.tell(East, Event::Start);
+    pair.tell(West, Event::Start);
+    pair.run(seconds(60));
+    assert_eq!(pair.states(), [State::Active; 2], "nobody dials");
+    let set = |pair: &mut Pair, passive: bool| {
+        let now = pair.now;
+        let config = SessionConfig { passive, ..pair.sides[0].session.config().clone() };
+        pair.sides[0].session.reconfigure(config, now);
+        pair.run(seconds(60));
+    };
+    set(&mut pair, false);
+    assert_eq!(pair.states(), [State::Established; 2]);
+    pair.told(West);
+    set(&mut pair, true);
+    assert!(downs(&pair.told(West)).is_empty(), "and the session stays");
+}
+
+#[test]
 fn whenever_both_dial_the_first_session_stays() {
     for (latency, steps) in (1..=400).step_by(57).flat_map(|latency| (0..=24).map(move |steps| (latency, steps))) {
         let mut pair = Pair::new(|_, config| config.connect_delay = Duration::ZERO);
