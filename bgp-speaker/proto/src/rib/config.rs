@@ -71,7 +71,7 @@ pub struct PeerConfig {
     pub context: Context,
     /// It is a client of ours (RFC 4456), in the cluster `cluster_id`.
     pub client: bool,
-    /// Our cluster, if we reflect.
+    /// Our cluster, if we reflect: the same towards every peer, since loops are sought on every internal session.
     pub cluster_id: Option<ClusterId>,
     /// Which next hop to send.
     pub next_hop: NextHopMode,

@@ -75,6 +75,10 @@ fn loops_are_received_counted_and_never_used() {
     rib.update(PeerId(2), &advertise(&["10.2.0.0/16"], |a| a.originator_id = Some(router_id(1))));
     let own = ClusterId(Ipv4Addr::new(244, 0, 0, 1));
     rib.update(PeerId(2), &advertise(&["10.3.0.0/16"], |a| a.cluster_list = vec![ClusterId(address(9)), own]));
+    // Not only of clients: two reflectors of one cluster drop what each has reflected (RFC 4456 §8).
+    rib.peer_up(PeerId(4), PeerConfig { cluster_id: Some(own), ..peer(4, 64512) });
+    rib.update(PeerId(4), &advertise(&["10.5.0.0/16"], |a| a.cluster_list = vec![own]));
+    rib.update(PeerId(4), &advertise(&["10.6.0.0/16"], |a| a.originator_id = Some(router_id(1))));
     // From an external peer, reflection's attributes mean nothing, nor does LOCAL_PREF.
     rib.update(
         PeerId(6),
@@ -86,6 +90,8 @@ fn loops_are_received_counted_and_never_used() {
         ("10.1.0.0/16", Exclusion::AsLoop),
         ("10.2.0.0/16", Exclusion::OwnOriginator),
         ("10.3.0.0/16", Exclusion::ClusterLoop),
+        ("10.5.0.0/16", Exclusion::ClusterLoop),
+        ("10.6.0.0/16", Exclusion::OwnOriginator),
     ] {
         assert_eq!(rib.paths(prefix(text))[0].standing, Standing::Excluded(exclusion));
         assert_eq!(rib.best(prefix(text)), None);
@@ -96,4 +102,34 @@ fn loops_are_received_counted_and_never_used() {
     // One occurrence may be allowed.
     rib.set_peer_config(PeerId(6), PeerConfig { allowed_local_as: 1, ..peer(6, 65006) });
     assert_eq!(rib.counts(PeerId(6), V4).accepted, 2);
+}
+
+/// Reflectors of different clusters are each other's clients; each adds its own cluster, and so ends the loop.
+#[test]
+fn two_clusters_pass_paths_on_to_each_other_and_no_path_comes_back() {
+    let cluster = |last: u8| Some(ClusterId(Ipv4Addr::new(244, 0, 0, last)));
+    let reflector = |id: u8, other: u8| {
+        let mut rib = Rib::new(RibConfig { resolve_next_hops: false, ..RibConfig::new(router_id(id)) });
+        rib.peer_up(PeerId(other.into()), PeerConfig { cluster_id: cluster(id), ..client(other) });
+        rib.peer_up(PeerId(9), PeerConfig { cluster_id: cluster(id), ..client(9 + id) });
+        rib
+    };
+    let (mut one, mut two) = (reflector(1, 2), reflector(2, 1));
+    one.update(PeerId(9), &advertise(&["10.65.0.0/26"], via(10)));
+    let tell = |rib: &mut Rib, to: u32| -> Vec<Attributes> { told(rib, to).paths.into_values().collect() };
+    let pass = |rib: &mut Rib, from: u32, attributes: &Attributes| {
+        let nlri = vec![prefix("10.65.0.0/26").into()];
+        let advertised = vec![Advertisement { attributes: Arc::new(attributes.clone()), nlri }];
+        rib.update(PeerId(from), &Update { withdrawn: vec![], advertised });
+    };
+    let at_two = tell(&mut one, 2);
+    pass(&mut two, 1, &at_two[0]);
+    let at_client = tell(&mut two, 9);
+    assert_eq!(at_client[0].cluster_list, [cluster(2).unwrap(), cluster(1).unwrap()]);
+    assert_eq!(at_client[0].originator_id, Some(router_id(10)));
+    assert_eq!(at_client[0].next_hop, IpAddr::from(address(10)));
+    // By a detour over that client, a third reflector say, it is known for what it is.
+    pass(&mut one, 2, &at_client[0]);
+    let standings: Vec<_> = one.paths(prefix("10.65.0.0/26")).iter().map(|path| path.standing.to_string()).collect();
+    assert_eq!(standings, ["best", "excluded: our cluster is in its CLUSTER_LIST"]);
 }

@@ -25,6 +25,7 @@ fn paths_as_good_as_the_best_are_used_together_up_to_the_limit() {
     assert_eq!(hops, ["192.0.2.20", "192.0.2.30", "192.0.2.40"]);
     let standings: Vec<_> = rib.paths(prefix("10.0.0.0/8")).iter().map(|path| path.standing).collect();
     let lost = Standing::Lost(Step::RouterId);
+    assert_eq!(lost.to_string(), "lost: router ID");
     assert_eq!(standings, [Standing::Best, Standing::Multipath, Standing::Multipath, lost, lost, lost]);
     rib.take_best_changes();
     rib.update(PeerId(3), &withdraw(&["10.0.0.0/8"]));
