@@ -49,11 +49,17 @@ impl Daemon {
                 )
             }
             Self::Frr => {
-                router.write("/etc/frr/frr.conf", configuration)?;
+                // Each program refuses lines that are another's.
+                let (routes, rest): (Vec<&str>, Vec<&str>) =
+                    configuration.lines().partition(|line| line.starts_with("ip route "));
+                let text = |lines: Vec<&str>| lines.join("\n") + "\n";
+                for (program, lines) in [("zebra", String::new()), ("staticd", text(routes)), ("bgpd", text(rest))] {
+                    router.write(&format!("/etc/frr/{program}.conf"), &lines)?;
+                }
                 router.run("sh", &["-c", "mkdir -p /run/frr && chown -R frr:frr /run/frr /etc/frr"])?;
                 for program in ["zebra", "staticd", "bgpd"] {
-                    let path = format!("{FRR}/{program}");
-                    router.start(&path, &["-f", "/etc/frr/frr.conf", "--log", "stdout"], &log(program))?;
+                    let (path, file) = (format!("{FRR}/{program}"), format!("/etc/frr/{program}.conf"));
+                    router.start(&path, &["-f", &file, "--log", "stdout"], &log(program))?;
                 }
                 Ok(())
             }
