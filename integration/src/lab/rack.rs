@@ -92,8 +92,8 @@ impl Rack {
                  }}\n"
             ),
             Daemon::Frr => format!(
-                "frr defaults traditional\nhostname tor{}\nip route {ELSEWHERE} blackhole\n!\nrouter bgp {own}\n bgp router-id {gateway}\n \
-                 no bgp ebgp-requires-policy\n timers bgp 3 9\n neighbor rack peer-group\n neighbor rack remote-as {nodes}\n \
+                "frr defaults traditional\nhostname tor{}\n!\nrouter bgp {own}\n bgp router-id {gateway}\n \
+                 no bgp ebgp-requires-policy\n no bgp network import-check\n timers bgp 3 9\n neighbor rack peer-group\n neighbor rack remote-as {nodes}\n \
                  bgp listen range {subnet} peer-group rack\n neighbor {other} remote-as {other_as}\n neighbor {other} timers connect 1\n \
                  address-family ipv4 unicast\n  network {subnet}\n  network {ELSEWHERE}\n  neighbor rack activate\n  \
                  neighbor {other} activate\n  neighbor {other} next-hop-self\n  maximum-paths 16\n exit-address-family\n!\n",

@@ -49,15 +49,12 @@ impl Daemon {
                 )
             }
             Self::Frr => {
-                // Each program refuses lines that are another's.
-                let (routes, rest): (Vec<&str>, Vec<&str>) =
-                    configuration.lines().partition(|line| line.starts_with("ip route "));
-                let text = |lines: Vec<&str>| lines.join("\n") + "\n";
-                for (program, lines) in [("zebra", String::new()), ("staticd", text(routes)), ("bgpd", text(rest))] {
-                    router.write(&format!("/etc/frr/{program}.conf"), &lines)?;
+                // Each program has a file of its own: zebra would refuse bgpd's lines.
+                for (program, lines) in [("zebra", ""), ("bgpd", configuration)] {
+                    router.write(&format!("/etc/frr/{program}.conf"), lines)?;
                 }
                 router.run("sh", &["-c", "mkdir -p /run/frr && chown -R frr:frr /run/frr /etc/frr"])?;
-                for program in ["zebra", "staticd", "bgpd"] {
+                for program in ["zebra", "bgpd"] {
                     let (path, file) = (format!("{FRR}/{program}"), format!("/etc/frr/{program}.conf"));
                     router.start(&path, &["-f", &file, "--log", "stdout"], &log(program))?;
                 }
