@@ -12,6 +12,7 @@ pub mod communities;
 pub mod difference;
 pub mod filter;
 pub mod inputs;
+mod listing;
 mod nets;
 pub mod passwords;
 pub mod policies;

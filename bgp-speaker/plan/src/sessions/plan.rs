@@ -1,46 +1,21 @@
 //! How do sessions follow from the resources? Mesh and explicit peers, and what happens where they meet.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use calico_api::{BGPConfigurationSpec, BGPPeerSpec};
+use calico_api::BGPConfigurationSpec;
 
-use super::{Listen, NextHopMode, Origin, Plan, RESTART_TIME, RESTART_TIME_LIMIT, SessionConfig, Warning};
-use crate::inputs::{Inputs, NodeFacts};
+use super::cluster::{Between, Cluster, Member, Side};
+use super::config::session_name;
+use super::peering::restart_time;
+use super::{
+    Field, Listen, LocalSide, NextHopMode, Origin, Peering, Plan, RESTART_TIME, RemoteSide, SessionConfig, Warning,
+};
+use crate::inputs::Inputs;
 
-/// The plan of `node`.
+/// The plan of `node`. Who needs those of many nodes makes a [`Cluster`] once.
 pub fn plan(inputs: &Inputs, node: &str) -> Plan {
-    let local = inputs.nodes.get(node).filter(|facts| facts.addresses().next().is_some());
-    let Some(local) = local else {
-        return Plan { warnings: vec![Warning::NoAddress(node.to_owned())], ..Plan::default() };
-    };
-    let mut planner = Planner { inputs, node, local, local_as: inputs.as_number(local), warnings: Vec::new() };
-    let mut by_address: BTreeMap<IpAddr, Vec<SessionConfig>> = BTreeMap::new();
-    for session in planner.explicit() {
-        by_address.entry(session.peer.ip()).or_default().push(session);
-    }
-    for session in planner.mesh() {
-        match by_address.get(&session.peer.ip()).and_then(|sessions| sessions.first()) {
-            // Departs from Calico, where the second session waits for ever: explicit beats mesh, so that its password and filters count.
-            Some(kept) => {
-                let (kept, suppressed) = (kept.name.clone(), session.name);
-                planner.warnings.push(Warning::Suppressed { kept, suppressed });
-            }
-            None => {
-                by_address.insert(session.peer.ip(), vec![session]);
-            }
-        }
-    }
-    let mut sessions: Vec<_> = by_address.into_values().flatten().collect();
-    sessions.sort_by(|a, b| a.name.cmp(&b.name));
-    Plan {
-        local: Some(local.clone()),
-        local_as: planner.local_as,
-        listen: planner.listen(),
-        sessions,
-        warnings: planner.warnings,
-    }
+    Cluster::new(inputs).plan(node)
 }
 
 /// Whether we wait for the peer to dial: byte comparison of the printed addresses, as Calico does it.
@@ -48,242 +23,493 @@ pub fn waits_for(own: IpAddr, peer: IpAddr) -> bool {
     peer.to_string() > own.to_string()
 }
 
-/// The name of a session.
-fn session_name(origin: Origin, address: IpAddr, port: Option<u16>) -> String {
-    let mut name = format!("{}{}", origin.prefix(), address.to_string().replace(['.', ':'], "_"));
-    if let Some(port) = port {
-        name.push_str(&format!("_port_{port}"));
+pub(super) fn of(cluster: &Cluster<'_>, node: &str) -> Plan {
+    let index = cluster.find(node);
+    let me = index.and_then(|index| Some((index, cluster.members.get(index)?)));
+    let Some((index, me)) = me.filter(|(_, me)| !me.addresses.is_empty()) else {
+        return Plan { warnings: vec![Warning::NoAddress(node.to_owned())], ..Plan::default() };
+    };
+    let mut planner = Planner {
+        cluster,
+        index,
+        me,
+        table: BTreeMap::new(),
+        collisions: BTreeMap::new(),
+        warnings: Vec::new(),
+        silent: false,
+    };
+    planner.explicit();
+    planner.workloads();
+    planner.check_explicit();
+    planner.mesh();
+    planner.check();
+    let mut sessions: Vec<_> = planner.table.into_values().map(|entry| entry.session).collect();
+    sessions.sort_by(|a, b| a.name.cmp(&b.name));
+    Plan {
+        local: Some(me.facts.clone()),
+        local_as: me.as_number,
+        listen: listen(cluster.inputs, me),
+        sessions,
+        warnings: planner.warnings,
     }
-    name
+}
+
+fn listen(inputs: &Inputs, me: &Member<'_>) -> Listen {
+    let port = me.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT);
+    let own_only = inputs.global.bind_mode.as_deref() == Some("NodeIP");
+    let bind = |address: IpAddr| {
+        let any = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        SocketAddr::new(if own_only { address } else { any }, port)
+    };
+    Listen {
+        ipv4: me.facts.ipv4.map(|net| bind(net.addr().into())),
+        ipv6: me.facts.ipv6.map(|net| bind(net.addr().into())),
+    }
+}
+
+/// Which half of a BGPPeer a session follows from. Earlier ones win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Half {
+    /// The node is on the local side.
+    Forward,
+    /// The node is the peer.
+    Reverse,
+    /// A workload of the node is the peer.
+    Workload,
+    /// None: the mesh.
+    Mesh,
+}
+
+struct Entry {
+    session: SessionConfig,
+    half: Half,
+    /// The index of the BGPPeer.
+    by: usize,
+}
+
+/// The other end of a session.
+struct Remote {
+    address: IpAddr,
+    /// The port, if one is configured.
+    port: Option<u16>,
+    peer_as: u32,
+    /// The index of the node, if it is one.
+    node: Option<usize>,
+    /// Its cluster ID, where Calico knows it.
+    cluster_id: Option<Ipv4Addr>,
 }
 
 struct Planner<'a> {
-    inputs: &'a Inputs,
-    node: &'a str,
-    local: &'a NodeFacts,
-    local_as: u32,
+    cluster: &'a Cluster<'a>,
+    index: usize,
+    me: &'a Member<'a>,
+    /// Sessions by the peer's address and port.
+    table: BTreeMap<(IpAddr, u16), Entry>,
+    /// BGPPeers that configure the same peers differently, by winner and loser: the peers and the fields.
+    collisions: BTreeMap<(usize, usize), (Vec<String>, BTreeSet<Field>)>,
     warnings: Vec<Warning>,
+    /// Whether nobody reads the warnings, so that none are made.
+    silent: bool,
 }
 
-impl Planner<'_> {
-    fn listen(&self) -> Listen {
-        let port = self.inputs.listen_port(self.node);
-        let own_only = self.inputs.global.bind_mode.as_deref() == Some("NodeIP");
-        let bind = |address: IpAddr| {
-            let any = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-            SocketAddr::new(if own_only { address } else { any }, port)
+impl<'a> Planner<'a> {
+    fn explicit(&mut self) {
+        let cluster = self.cluster;
+        for origin in [Origin::Global, Origin::Node] {
+            for (by, between) in cluster.peerings.iter().enumerate() {
+                let is_global = matches!(between.peering.local, LocalSide::All);
+                if is_global == (origin == Origin::Global) && between.local.contains(self.index) {
+                    self.forward(by, between, origin);
+                }
+            }
+        }
+        for (by, between) in cluster.peerings.iter().enumerate() {
+            if between.peering.reverse && between.remote.binary_search(&self.index).is_ok() {
+                self.reverse(by, between);
+            }
+        }
+    }
+
+    /// What a BGPPeer makes of the node as one of its local side.
+    fn forward(&mut self, by: usize, between: &Between<'_>, origin: Origin) {
+        if !self.silent {
+            self.warnings.extend(between.peering.warnings(between.name));
+        }
+        match &between.peering.remote {
+            RemoteSide::Address { address, port, peer_as } => {
+                let node = between.remote.first().copied();
+                // A port that the resource does not name is the node's, if the peer is a node of that AS.
+                let there = between.remote.iter().filter_map(|index| self.cluster.members.get(*index));
+                let like = there.clone().find(|there| there.as_number == *peer_as);
+                let port = port.or(like.and_then(|there| there.port));
+                // Calico does not know the cluster ID of a peer that is configured by its address: in our AS, it is a client.
+                let remote = Remote { address: *address, port, peer_as: *peer_as, node, cluster_id: None };
+                self.offer(by, between, Half::Forward, origin, remote);
+            }
+            RemoteSide::Nodes(selector) => {
+                for index in &between.remote {
+                    let Some(there) = self.cluster.members.get(*index) else { continue };
+                    self.towards(by, between, Half::Forward, origin, *index, there.as_number);
+                }
+                if between.remote.is_empty() && !self.silent {
+                    let (peer, selector) = (between.name.to_owned(), selector.to_string());
+                    self.warnings.push(Warning::NoRemote { peer, selector });
+                }
+            }
+            RemoteSide::Workloads { .. } | RemoteSide::Nobody(_) => {}
+        }
+    }
+
+    /// What a BGPPeer makes of the node as the peer: sessions back.
+    fn reverse(&mut self, by: usize, between: &Between<'_>) {
+        if let RemoteSide::Address { peer_as, .. } = &between.peering.remote
+            && *peer_as != self.me.as_number
+        {
+            return; // they would refuse us; both ends are told
+        }
+        let back = |planner: &mut Self, index: usize| {
+            let Some(there) = planner.cluster.members.get(index) else { return };
+            // Departs from Calico, which expects the node's AS here although the other end speaks with this one.
+            let peer_as = between.peering.local_as.unwrap_or(there.as_number);
+            planner.towards(by, between, Half::Reverse, Origin::Node, index, peer_as);
         };
-        Listen {
-            ipv4: self.local.ipv4.map(|net| bind(net.addr().into())),
-            ipv6: self.local.ipv6.map(|net| bind(net.addr().into())),
+        match &between.local {
+            Side::All => (0..self.cluster.members.len()).for_each(|index| back(self, index)),
+            Side::Some(members) => members.iter().for_each(|index| back(self, *index)),
         }
     }
 
-    /// A session with the defaults of all fields.
-    fn session(&self, origin: Origin, peer: SocketAddr, own: IpAddr, name: String) -> SessionConfig {
+    /// Sessions with a node, one of each family that both have.
+    fn towards(&mut self, by: usize, between: &Between<'_>, half: Half, origin: Origin, index: usize, peer_as: u32) {
+        let Some(there) = self.cluster.members.get(index).filter(|_| index != self.index) else { return };
+        let only = match (half, &between.peering.remote) {
+            (Half::Reverse, RemoteSide::Address { address, .. }) => Some(address.is_ipv4()),
+            _ => None,
+        };
+        for (address, _) in &there.addresses {
+            if only.is_none_or(|v4| address.is_ipv4() == v4) {
+                let remote = Remote {
+                    address: *address,
+                    port: there.port,
+                    peer_as,
+                    node: Some(index),
+                    cluster_id: there.facts.cluster_id,
+                };
+                self.offer(by, between, half, origin, remote);
+            }
+        }
+    }
+
+    /// Takes a session into the table, unless there is one with that peer.
+    fn offer(&mut self, by: usize, between: &Between<'_>, half: Half, origin: Origin, remote: Remote) {
+        let own = self.me.facts.address_like(remote.address).filter(|own| *own != remote.address);
+        let Some(own) = own else { return };
+        let key = (remote.address, remote.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT));
+        match self.table.get(&key) {
+            None => {
+                let session = self.session(between, half, origin, own, &remote);
+                self.table.insert(key, Entry { session, half, by });
+            }
+            // A session that is only the other end of one gives way to what is written for this end.
+            Some(winner) if winner.by == by || winner.half < half || self.silent => {}
+            Some(winner) => {
+                let loser = self.session(between, half, origin, own, &remote);
+                let differs = winner.session.changes_to(&loser).into_iter().map(|change| change.field);
+                let told = |field: &Field| {
+                    !matches!(
+                        field,
+                        Field::Name | Field::Origin | Field::Resource | Field::Remote | Field::Passive | Field::Client
+                    )
+                };
+                let differs: Vec<_> = differs.filter(told).collect();
+                if !differs.is_empty() {
+                    let (peers, fields) = self.collisions.entry((winner.by, by)).or_default();
+                    peers.push(winner.session.peer.ip().to_string());
+                    fields.extend(differs);
+                }
+            }
+        }
+    }
+
+    fn session(
+        &self,
+        between: &Between<'_>,
+        half: Half,
+        origin: Origin,
+        own: IpAddr,
+        remote: &Remote,
+    ) -> SessionConfig {
+        let peering = between.peering;
+        // Departs from Calico, which ignores localASNumber beside peerSelector.
+        let local_as = peering.local_as.filter(|_| half != Half::Reverse).unwrap_or(self.me.as_number);
+        let internal = local_as == remote.peer_as;
+        let cluster_id = self.me.facts.cluster_id;
+        let by_address = matches!(peering.remote, RemoteSide::Address { .. });
+        let peer = SocketAddr::new(remote.address, remote.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT));
         SessionConfig {
-            name,
-            origin,
-            peer,
-            source: Some(own),
-            local_as: self.local_as,
-            peer_as: 0,
-            passive: false,
-            cluster_id: self.local.cluster_id,
-            client: false,
-            restart_time: RESTART_TIME,
-            keepalive: None,
-            ttl_security: None,
-            next_hop: NextHopMode::Auto,
-            allowed_local_as: 0,
-            password: None,
-            filters: Vec::new(),
+            name: session_name(origin, remote.address, remote.port),
+            resource: Some(between.name.to_owned()),
+            remote: remote.node.and_then(|index| self.cluster.members.get(index)).map(|there| there.name.to_owned()),
+            source: peering.from_node_address.then_some(own),
+            // The one explicit form whose peer Calico knows to be a node, so that one side alone dials.
+            passive: origin == Origin::Global && by_address && remote.node.is_some() && self.waits_for(remote.address),
+            cluster_id,
+            // A peer known only by its address is a client even if it reflects itself: topologies rely on it.
+            client: cluster_id.is_some() && internal && remote.cluster_id != cluster_id,
+            restart_time: peering.restart_time,
+            keepalive: peering.keepalive,
+            ttl_security: peering.ttl_security,
+            next_hop: next_hop(peering, internal),
+            allowed_local_as: if half == Half::Forward { peering.allowed_local_as } else { 0 },
+            // Departs from Calico, which gives it to the other end too; but it is a gateway on our link, not on theirs.
+            reachable_by: peering.reachable_by.filter(|_| half == Half::Forward),
+            password: peering.password.clone(),
+            filters: peering.filters.clone(),
+            ..SessionConfig::new(origin, peer, local_as, remote.peer_as)
         }
     }
 
-    fn mesh(&mut self) -> Vec<SessionConfig> {
-        let global = &self.inputs.global;
-        if self.local.cluster_id.is_some() || global.node_to_node_mesh_enabled == Some(false) {
-            return Vec::new();
-        }
-        let field = "BGPConfiguration default: nodeMeshMaxRestartTime";
-        let restart_time = self.restart_time(field.to_owned(), global.node_mesh_max_restart_time.as_deref());
-        let mut by_address: BTreeMap<IpAddr, (&str, SessionConfig)> = BTreeMap::new();
-        for (name, facts) in &self.inputs.nodes {
-            if name == self.node || facts.cluster_id.is_some() {
+    /// Whether we wait for this peer, without printing our own address anew.
+    fn waits_for(&self, address: IpAddr) -> bool {
+        let own = self.me.addresses.iter().find(|(own, _)| own.is_ipv4() == address.is_ipv4());
+        own.is_some_and(|(_, own)| address.to_string() > *own)
+    }
+
+    /// Local workloads that felix says are peers.
+    fn workloads(&mut self) {
+        let cluster = self.cluster;
+        for workload in cluster.inputs.local_workloads.values() {
+            let found = cluster.peerings.iter().enumerate().find(|(_, between)| between.name == workload.peer);
+            let Some((by, between)) = found else { continue };
+            let RemoteSide::Workloads { peer_as, .. } = &between.peering.remote else { continue };
+            if !between.local.contains(self.index) {
                 continue;
             }
-            for address in facts.addresses() {
-                let Some(own) = self.local.address_like(address) else { continue };
-                if address == own {
-                    self.warnings.push(Warning::OwnAddress { address, other: name.clone() });
-                } else if let Some((first, _)) = by_address.get(&address) {
-                    let (first, second) = ((*first).to_owned(), name.clone());
-                    self.warnings.push(Warning::SharedAddress { address, first, second });
-                } else {
-                    let peer = SocketAddr::new(address, self.inputs.listen_port(name));
-                    let session_name = session_name(Origin::Mesh, address, None);
-                    let session = SessionConfig {
-                        // Departs from Calico since December 2025, which falls back to this node's own AS.
-                        peer_as: self.inputs.as_number(facts),
-                        passive: waits_for(own, address),
-                        restart_time,
-                        password: global.node_mesh_password.clone(),
-                        ..self.session(Origin::Mesh, peer, own, session_name)
-                    };
-                    by_address.insert(address, (name, session));
-                }
+            let addresses = [workload.ipv4.map(IpAddr::from), workload.ipv6.map(IpAddr::from)];
+            for address in addresses.into_iter().flatten() {
+                let Some(own) = self.me.facts.address_like(address) else { continue };
+                let remote = Remote { address, port: None, peer_as: *peer_as, node: None, cluster_id: None };
+                let session = SessionConfig {
+                    passive: true,
+                    client: false,
+                    ..self.session(between, Half::Workload, Origin::LocalWorkload, own, &remote)
+                };
+                self.table.entry((address, BGPConfigurationSpec::DEFAULT_PORT)).or_insert(Entry {
+                    session,
+                    half: Half::Workload,
+                    by,
+                });
             }
         }
-        by_address.into_values().map(|(_, session)| session).collect()
     }
 
-    fn explicit(&mut self) -> Vec<SessionConfig> {
-        // By address and port; the name of the BGPPeer beside the session, for the warnings.
-        let mut table: BTreeMap<(IpAddr, u16), (&str, SessionConfig)> = BTreeMap::new();
-        for origin in [Origin::Global, Origin::Node] {
-            for (name, spec) in &self.inputs.peers {
-                match self.peering(name, spec) {
-                    Ok(Some(session)) if session.origin == origin => {
-                        let key = (session.peer.ip(), session.peer.port());
-                        match table.get(&key) {
-                            Some((winner, _)) => {
-                                let (winner, loser) = ((*winner).to_owned(), name.clone());
-                                self.warnings.push(Warning::Collision { winner, loser });
-                            }
-                            None => {
-                                table.insert(key, (name, session));
-                            }
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(reason) if origin == Origin::Global => {
-                        self.warnings.push(Warning::BadPeer { name: name.clone(), reason });
-                    }
-                    Err(_) => {} // said in the first round
-                }
-            }
-        }
-        table.into_values().map(|(_, session)| session).collect()
+    fn meshes(&self) -> bool {
+        self.me.facts.cluster_id.is_none() && self.cluster.inputs.global.node_to_node_mesh_enabled != Some(false)
     }
 
-    /// The session that a BGPPeer gives this node, if any.
-    fn peering(&mut self, name: &str, spec: &BGPPeerSpec) -> Result<Option<SessionConfig>, String> {
-        let present = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-        for (field, value) in [
-            ("nodeSelector", &spec.node_selector),
-            ("peerSelector", &spec.peer_selector),
-            ("localWorkloadSelector", &spec.local_workload_selector),
-            ("reachableBy", &spec.reachable_by),
-        ] {
-            if present(value) {
-                return Err(format!("this version does not know {field} yet"));
-            }
+    fn mesh(&mut self) {
+        if !self.meshes() {
+            return;
         }
-        let Some(peer_ip) = spec.peer_ip.as_deref().filter(|text| !text.is_empty()) else {
-            return Err("it has neither peerIP nor a selector of peers".to_owned());
-        };
-        let (address, port) = peer_address(peer_ip)
-            .ok_or_else(|| format!("peerIP is \"{peer_ip}\", expected IP, IPv4:port or [IPv6]:port"))?;
-        let Some(peer_as) = spec.as_number.map(|number| number.0).filter(|number| *number != 0) else {
-            return Err("asNumber is missing or 0".to_owned());
-        };
-        let origin = match spec.node.as_deref().filter(|node| !node.is_empty()) {
-            None => Origin::Global,
-            Some(node) if node == self.node => Origin::Node,
-            Some(_) => return Ok(None),
-        };
-        let Some(own) = self.local.address_like(address).filter(|own| *own != address) else { return Ok(None) };
-
-        let inputs = self.inputs;
-        let node = inputs.nodes.iter().find(|(_, facts)| facts.addresses().any(|other| other == address));
-        let node_port = node.filter(|(_, facts)| inputs.as_number(facts) == peer_as).and_then(|(name, _)| {
-            let own = inputs.per_node.get(name).and_then(|configuration| configuration.listen_port);
-            own.or(inputs.global.listen_port)
+        let global = &self.cluster.inputs.global;
+        let restart_time = restart_time(global.node_mesh_max_restart_time.as_deref()).unwrap_or_else(|text| {
+            let field = "BGPConfiguration default: nodeMeshMaxRestartTime".to_owned();
+            self.warnings.push(Warning::BadDuration { field, text });
+            RESTART_TIME
         });
-        let port = port.or(node_port);
-        let local_as = spec.local_as_number.map_or(self.local_as, |number| number.0);
-        let restart_time =
-            self.restart_time(format!("BGPPeer {name}: maxRestartTime"), spec.max_restart_time.as_deref());
-        let keepalive = match spec.keepalive_time.as_deref() {
-            None => None,
-            Some(text) => match seconds(text) {
-                Some(seconds) => u16::try_from(seconds).ok().filter(|seconds| *seconds > 0),
-                None => {
-                    let field = format!("BGPPeer {name}: keepaliveTime");
-                    self.warnings.push(Warning::BadDuration { field, text: text.to_owned() });
-                    None
+        let explicit: BTreeMap<IpAddr, usize> =
+            self.table.iter().rev().map(|((address, _), entry)| (*address, entry.by)).collect();
+        let mut suppressed: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for (index, there) in self.cluster.members.iter().enumerate() {
+            if index == self.index || there.facts.cluster_id.is_some() {
+                continue;
+            }
+            for (address, text) in &there.addresses {
+                let own = self.me.addresses.iter().find(|(own, _)| own.is_ipv4() == address.is_ipv4());
+                let Some((own, own_text)) = own.filter(|(own, _)| own != address) else { continue };
+                // Of several nodes with one address, the first by name; the others are stale.
+                let first = self.cluster.at(*address).iter().find(|other| {
+                    self.cluster.members.get(**other).is_some_and(|other| other.facts.cluster_id.is_none())
+                });
+                if first.is_some_and(|first| *first != index) {
+                    continue;
                 }
-            },
-        };
-        let next_hop = match spec.next_hop_mode.as_deref() {
-            Some("Self") => NextHopMode::Own,
-            Some("Keep") => NextHopMode::Keep,
-            None if spec.keep_original_next_hop == Some(true) && local_as != peer_as => NextHopMode::Keep,
-            _ => NextHopMode::Auto,
-        };
-        let peer = SocketAddr::new(address, port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT));
-        Ok(Some(SessionConfig {
-            source: (spec.source_address.as_deref() != Some("None")).then_some(own),
-            local_as,
-            peer_as,
-            // The one explicit form whose peer Calico knows to be a node, so that one side alone dials.
-            passive: origin == Origin::Global && node.is_some() && waits_for(own, address),
-            // A peer known only by its address is a client, even if it reflects itself: topologies rely on it.
-            client: self.local.cluster_id.is_some() && local_as == peer_as,
-            restart_time,
-            keepalive,
-            ttl_security: spec.ttl_security.filter(|hops| *hops != 0),
-            next_hop,
-            allowed_local_as: spec.num_allowed_local_as_numbers.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
-            password: spec.password.clone(),
-            filters: spec.filters.clone().unwrap_or_default(),
-            ..self.session(origin, peer, own, session_name(origin, address, port))
-        }))
+                // Departs from Calico, where the second session with a peer waits for ever: explicit beats mesh, so
+                // that its password and filters count.
+                if let Some(by) = explicit.get(address) {
+                    suppressed.entry(*by).or_default().push(session_name(Origin::Mesh, *address, None));
+                    continue;
+                }
+                let port = there.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT);
+                // Departs from Calico since December 2025, which takes this node's own AS for that of a node without.
+                let session = SessionConfig::new(
+                    Origin::Mesh,
+                    SocketAddr::new(*address, port),
+                    self.me.as_number,
+                    there.as_number,
+                );
+                let session = SessionConfig {
+                    remote: Some(there.name.to_owned()),
+                    source: Some(*own),
+                    passive: text > own_text,
+                    restart_time,
+                    password: global.node_mesh_password.clone(),
+                    ..session
+                };
+                self.table.insert((*address, port), Entry { session, half: Half::Mesh, by: usize::MAX });
+            }
+        }
+        for (by, mesh) in suppressed {
+            let peer = self.peering_name(by);
+            self.warnings.push(Warning::Suppressed { peer, mesh });
+        }
     }
 
-    fn restart_time(&mut self, field: String, text: Option<&str>) -> u16 {
-        let Some(text) = text else { return RESTART_TIME };
-        match seconds(text) {
-            Some(seconds) => u16::try_from(seconds.min(RESTART_TIME_LIMIT)).unwrap_or(RESTART_TIME),
-            None => {
-                self.warnings.push(Warning::BadDuration { field, text: text.to_owned() });
-                RESTART_TIME
+    fn peering_name(&self, by: usize) -> String {
+        self.cluster.peerings.get(by).map_or_else(String::new, |between| between.name.to_owned())
+    }
+
+    /// What is to be said of explicit sessions, as long as there are no others.
+    fn check_explicit(&mut self) {
+        for ((winner, loser), (addresses, differs)) in std::mem::take(&mut self.collisions) {
+            let differs: Vec<_> = differs.iter().map(|field| field.as_str()).collect();
+            let (winner, loser) = (self.peering_name(winner), self.peering_name(loser));
+            self.warnings.push(Warning::Collision { winner, loser, addresses, differs: differs.join(", ") });
+        }
+        let used: BTreeSet<usize> = self.table.values().map(|entry| entry.by).collect();
+        for between in used.iter().filter_map(|by| self.cluster.peerings.get(*by)) {
+            let inputs = self.cluster.inputs;
+            for filter in between.peering.filters.iter().filter(|filter| !inputs.filters.contains_key(*filter)) {
+                let (peer, filter) = (between.name.to_owned(), filter.clone());
+                self.warnings.push(match inputs.filter_unknown(&filter) {
+                    true => Warning::UnknownFilter { peer, filter },
+                    false => Warning::NoFilter { peer, filter },
+                });
+            }
+        }
+        self.check_as_numbers();
+    }
+
+    /// BGPPeers that give a node's address another AS number than the node's: said on both nodes.
+    fn check_as_numbers(&mut self) {
+        let cluster = self.cluster;
+        for between in &cluster.peerings {
+            let RemoteSide::Address { address, peer_as, .. } = &between.peering.remote else { continue };
+            for index in &between.remote {
+                let Some(there) = cluster.members.get(*index).filter(|there| there.as_number != *peer_as) else {
+                    continue;
+                };
+                let concerned = match *index == self.index {
+                    true => !matches!(&between.local, Side::Some(members) if members.iter().all(|at| at == index)),
+                    false => self.answers_as(*index, between, *peer_as) == Some(false),
+                };
+                if concerned && !(*index == self.index && self.speaks_as(*peer_as)) {
+                    self.warnings.push(Warning::AsMismatch {
+                        peer: between.name.to_owned(),
+                        address: *address,
+                        node: there.name.to_owned(),
+                        stated: *peer_as,
+                        actual: there.as_number,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether a BGPPeer of this node makes it speak with this AS number (`localASNumber`).
+    fn speaks_as(&self, as_number: u32) -> bool {
+        self.table.values().any(|entry| entry.session.local_as == as_number)
+    }
+
+    /// Whether the node `index` has a session with this one in which it speaks with the AS number that we expect;
+    /// `None` if we do not use this BGPPeer.
+    fn answers_as(&self, index: usize, between: &Between<'_>, peer_as: u32) -> Option<bool> {
+        let session = |entry: &&Entry| entry.session.resource.as_deref() == Some(between.name);
+        self.table.values().find(session).filter(|_| between.local.contains(self.index))?;
+        let me = self.cluster.members.get(index)?;
+        let mut there = Planner {
+            cluster: self.cluster,
+            index,
+            me,
+            table: BTreeMap::new(),
+            collisions: BTreeMap::new(),
+            warnings: Vec::new(),
+            silent: true,
+        };
+        there.explicit();
+        let back =
+            |entry: &Entry| entry.session.remote.as_deref() == Some(self.me.name) && entry.session.local_as == peer_as;
+        Some(there.table.values().any(back))
+    }
+
+    /// What is to be said of the sessions as a whole.
+    fn check(&mut self) {
+        let cluster = self.cluster;
+        for (address, _) in &self.me.addresses {
+            for other in cluster.at(*address).iter().filter(|other| **other != self.index) {
+                let other = cluster.members.get(*other).map_or_else(String::new, |other| other.name.to_owned());
+                self.warnings.push(Warning::OwnAddress { address: *address, other });
+            }
+        }
+        let addresses: BTreeSet<IpAddr> = self.table.keys().map(|(address, _)| *address).collect();
+        for address in addresses {
+            let mut names = cluster.at(address).iter().filter_map(|index| cluster.members.get(*index));
+            let Some(first) = names.next() else { continue };
+            for second in names {
+                let (first, second) = (first.name.to_owned(), second.name.to_owned());
+                self.warnings.push(Warning::SharedAddress { address, first, second });
+            }
+        }
+        let reflects = |index: &usize| cluster.reflectors.binary_search(index).is_ok();
+        let leads_to_one = self.table.values().any(|entry| {
+            let node = entry.session.remote.as_deref().and_then(|name| cluster.find(name));
+            node.is_some_and(|index| reflects(&index))
+        });
+        if self.me.facts.cluster_id.is_some() && self.table.is_empty() {
+            self.warnings.push(Warning::LoneReflector(self.me.name.to_owned()));
+        } else if self.meshes() && !cluster.reflectors.is_empty() && !leads_to_one {
+            let names = cluster.reflectors.iter().filter_map(|index| cluster.members.get(*index));
+            let reflectors = names.map(|there| there.name.to_owned()).collect();
+            self.warnings.push(Warning::NoReflector { reflectors });
+        }
+        self.warnings.extend(cluster.inputs.unread.iter().cloned().map(Warning::UnreadConfiguration));
+        self.check_configuration();
+    }
+
+    /// Words of BGPConfiguration `default` that mean their default because nobody knows them.
+    fn check_configuration(&mut self) {
+        let global = &self.cluster.inputs.global;
+        for (field, text, known, default) in [
+            ("bindMode", &global.bind_mode, &["None", "NodeIP"][..], "None"),
+            (
+                "programClusterRoutes",
+                &global.program_cluster_routes,
+                &["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"],
+                "EnabledNoEncapOnly",
+            ),
+            (
+                "serviceLoadBalancerAggregation",
+                &global.service_load_balancer_aggregation,
+                &["Enabled", "Disabled"],
+                "Enabled",
+            ),
+        ] {
+            let unknown = text.as_deref().filter(|text| !text.is_empty() && !known.contains(text));
+            if let Some(text) = unknown {
+                self.warnings.push(Warning::Ignored {
+                    object: "BGPConfiguration default".to_owned(),
+                    field: field.to_owned(),
+                    reason: format!("is \"{text}\", expected one of {}; {default} is used", known.join(", ")),
+                });
             }
         }
     }
 }
 
-/// `IP`, `IPv4:port` or `[IPv6]:port`.
-fn peer_address(text: &str) -> Option<(IpAddr, Option<u16>)> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Some((address, None));
+fn next_hop(peering: &Peering, internal: bool) -> NextHopMode {
+    match peering.next_hop {
+        Some(mode) => mode,
+        None if internal => NextHopMode::Auto,
+        None => NextHopMode::Keep,
     }
-    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0)?;
-    Some((address.ip(), Some(address.port())))
-}
-
-/// A duration as Go prints it (`1m30s`, `120s`, `1.5s`, `500ms`), rounded to whole seconds.
-pub(super) fn seconds(text: &str) -> Option<u64> {
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at_checked(digits)?;
-        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at_checked(unit_end)?;
-        let scale = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total = total.checked_add(Duration::try_from_secs_f64(number.parse::<f64>().ok()? * scale).ok()?)?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(())?;
-    Some(total.as_secs() + u64::from(total.subsec_millis() >= 500))
 }

@@ -1,10 +1,12 @@
 //! The worked examples: resources in, sessions out, by the numbers of the reference.
 
-use calico_api::{AsNumber, BGPConfigurationSpec, BGPPeerSpec};
+use std::net::IpAddr;
 
-use super::plan::seconds;
+use calico_api::{AsNumber, BGPConfigurationSpec, BGPPeerSpec};
+use serde_json::json;
+
 use super::*;
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, NodeFacts};
 
 /// The resources of the vectors: `name=address[+address][ AS n]`.
 fn nodes(list: &[&str]) -> Inputs {
@@ -44,12 +46,42 @@ fn check(inputs: &Inputs, node: &str, expected: &[&str]) -> Plan {
     plan
 }
 
+/// A BGPPeer from its spec.
+fn with_peer(inputs: &mut Inputs, name: &str, spec: serde_json::Value) {
+    let spec: BGPPeerSpec = serde_json::from_value(spec).unwrap();
+    inputs.peers.insert(name.to_owned(), Peering::understand(&spec).unwrap());
+}
+
+fn with_labels(inputs: &mut Inputs, node: &str, labels: &[(&str, &str)]) {
+    inputs.nodes.get_mut(node).unwrap().labels = labels.iter().copied().collect();
+}
+
+/// Makes a node a reflector with the label `rr`.
+fn with_cluster_id(inputs: &mut Inputs, node: &str, id: &str) {
+    with_labels(inputs, node, &[("rr", "")]);
+    inputs.nodes.get_mut(node).unwrap().cluster_id = Some(id.parse().unwrap());
+}
+
+fn without_mesh(list: &[&str]) -> Inputs {
+    let mut inputs = nodes(list);
+    inputs.global.node_to_node_mesh_enabled = Some(false);
+    inputs
+}
+
+fn texts(plan: &Plan) -> Vec<String> {
+    plan.warnings.iter().map(ToString::to_string).collect()
+}
+
+const ABC: [&str; 3] = ["a=10.0.0.1", "b=10.0.0.2", "c=10.0.0.10"];
+
 #[test]
 fn s1_who_dials_is_decided_by_the_text_of_the_addresses() {
-    let inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2", "c=10.0.0.10"]);
+    let inputs = nodes(&ABC);
     let plan = check(&inputs, "a", &["10.0.0.2:179 [Mesh P, 64512→64512]", "10.0.0.10:179 [Mesh P, 64512→64512]"]);
     assert_eq!(plan.sessions[0].name, "Mesh_10_0_0_10");
     assert_eq!(plan.sessions[0].source, Some("10.0.0.1".parse().unwrap()));
+    assert_eq!(plan.sessions[0].remote.as_deref(), Some("c"));
+    assert_eq!(plan.warnings, []);
     check(&inputs, "b", &["10.0.0.1:179 [Mesh A, 64512→64512]", "10.0.0.10:179 [Mesh A, 64512→64512]"]);
     check(&inputs, "c", &["10.0.0.1:179 [Mesh A, 64512→64512]", "10.0.0.2:179 [Mesh P, 64512→64512]"]);
 }
@@ -86,44 +118,87 @@ fn s3_a_node_without_as_number_has_the_global_one_also_in_the_eyes_of_those_that
     let inputs = nodes(&["a=10.0.0.1 AS 65001", "b=10.0.0.2", "c=10.0.0.3"]);
     check(&inputs, "a", &["10.0.0.2:179 [Mesh P, 65001→64512]", "10.0.0.3:179 [Mesh P, 65001→64512]"]);
     check(&inputs, "b", &["10.0.0.1:179 [Mesh A, 64512→65001]", "10.0.0.3:179 [Mesh P, 64512→64512]"]);
+    check(&inputs, "c", &["10.0.0.1:179 [Mesh A, 64512→65001]", "10.0.0.2:179 [Mesh A, 64512→64512]"]);
 }
 
 #[test]
 fn s4_without_mesh_a_global_peer_is_every_nodes() {
-    let mut inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2", "c=10.0.0.10"]);
-    inputs.global.node_to_node_mesh_enabled = Some(false);
+    let mut inputs = without_mesh(&ABC);
     inputs.global.as_number = Some(AsNumber(64600));
-    inputs.peers.insert("tor".to_owned(), peer("10.0.0.254", 65000));
+    with_peer(&mut inputs, "tor", json!({"peerIP": "10.0.0.254", "asNumber": 65000}));
     for node in ["a", "b", "c"] {
         let plan = check(&inputs, node, &["10.0.0.254:179 [Global A, 64600→65000]"]);
         assert_eq!(plan.sessions[0].name, "Global_10_0_0_254");
+        assert_eq!(plan.sessions[0].resource.as_deref(), Some("tor"));
+        assert_eq!(plan.warnings, []);
     }
 }
 
 #[test]
+fn s5_a_reflector_leaves_the_mesh_and_its_clients_come_by_the_other_end_of_a_peering() {
+    let mut inputs = nodes(&ABC);
+    with_cluster_id(&mut inputs, "a", "244.0.0.1");
+    with_peer(&mut inputs, "rr", json!({"nodeSelector": "!has(rr)", "peerSelector": "has(rr)"}));
+    check(&inputs, "a", &["10.0.0.2:179 [Node A C, 64512→64512]", "10.0.0.10:179 [Node A C, 64512→64512]"]);
+    let b = check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→64512]", "10.0.0.10:179 [Mesh A, 64512→64512]"]);
+    assert_eq!(b.warnings, [], "the mesh is partial, but all reach all");
+    check(&inputs, "c", &["10.0.0.1:179 [Node A, 64512→64512]", "10.0.0.2:179 [Mesh P, 64512→64512]"]);
+}
+
+#[test]
+fn s6_s7_reflectors_of_one_cluster_are_no_clients_of_each_other_those_of_two_are() {
+    let mut inputs = without_mesh(&["r1=10.0.0.1", "r2=10.0.0.2", "w=10.0.0.10"]);
+    with_cluster_id(&mut inputs, "r1", "244.0.0.1");
+    with_cluster_id(&mut inputs, "r2", "244.0.0.1");
+    with_peer(&mut inputs, "rr", json!({"nodeSelector": "all()", "peerSelector": "has(rr)"}));
+    check(&inputs, "r1", &["10.0.0.2:179 [Node A, 64512→64512]", "10.0.0.10:179 [Node A C, 64512→64512]"]);
+    check(&inputs, "r2", &["10.0.0.1:179 [Node A, 64512→64512]", "10.0.0.10:179 [Node A C, 64512→64512]"]);
+    let w = ["10.0.0.1:179 [Node A, 64512→64512]", "10.0.0.2:179 [Node A, 64512→64512]"];
+    assert_eq!(check(&inputs, "w", &w).warnings, []);
+
+    with_cluster_id(&mut inputs, "r2", "244.0.0.2");
+    check(&inputs, "r1", &["10.0.0.2:179 [Node A C, 64512→64512]", "10.0.0.10:179 [Node A C, 64512→64512]"]);
+    check(&inputs, "r2", &["10.0.0.1:179 [Node A C, 64512→64512]", "10.0.0.10:179 [Node A C, 64512→64512]"]);
+    check(&inputs, "w", &w);
+}
+
+#[test]
+fn s8_a_global_peering_with_a_node_by_address_has_one_end_that_dials() {
+    let mut inputs = without_mesh(&ABC);
+    with_peer(&mut inputs, "p", json!({"peerIP": "10.0.0.2", "asNumber": 64512}));
+    check(&inputs, "a", &["10.0.0.2:179 [Global P, 64512→64512]"]);
+    check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→64512]", "10.0.0.10:179 [Node A, 64512→64512]"]);
+    check(&inputs, "c", &["10.0.0.2:179 [Global P, 64512→64512]"]);
+}
+
+#[test]
 fn s9_an_explicit_peering_takes_the_place_of_the_mesh_session_and_this_is_said() {
-    let mut inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2", "c=10.0.0.10"]);
-    inputs.peers.insert("p".to_owned(), peer("10.0.0.2", 64512));
+    let mut inputs = nodes(&ABC);
+    with_peer(&mut inputs, "p", json!({"peerIP": "10.0.0.2", "asNumber": 64512}));
     let plan = check(&inputs, "a", &["10.0.0.2:179 [Global P, 64512→64512]", "10.0.0.10:179 [Mesh P, 64512→64512]"]);
-    let warning = plan.warnings[0].to_string();
-    assert_eq!(warning, "Global_10_0_0_2 and Mesh_10_0_0_2 are sessions with one peer; only Global_10_0_0_2 is made");
+    assert_eq!(texts(&plan), ["BGPPeer p takes the place of the mesh for Mesh_10_0_0_2"]);
+    let b = check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→64512]", "10.0.0.10:179 [Node A, 64512→64512]"]);
+    assert_eq!(texts(&b), ["BGPPeer p takes the place of the mesh for Mesh_10_0_0_1, Mesh_10_0_0_10"]);
 }
 
 #[test]
 fn s10_a_global_peering_beats_one_of_the_node_with_the_same_address() {
-    let mut inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2"]);
-    inputs.global.node_to_node_mesh_enabled = Some(false);
-    inputs.peers.insert("z-global".to_owned(), peer("10.0.0.254", 65000));
-    let own = BGPPeerSpec { node: Some("a".to_owned()), ..peer("10.0.0.254", 65001) };
-    inputs.peers.insert("a-node".to_owned(), own);
+    let mut inputs = without_mesh(&["a=10.0.0.1", "b=10.0.0.2"]);
+    with_peer(&mut inputs, "z-global", json!({"peerIP": "10.0.0.254", "asNumber": 65000}));
+    with_peer(&mut inputs, "a-node", json!({"node": "a", "peerIP": "10.0.0.254", "asNumber": 65001}));
     let plan = check(&inputs, "a", &["10.0.0.254:179 [Global A, 64512→65000]"]);
-    assert_eq!(plan.warnings.len(), 1);
-    check(&inputs, "b", &["10.0.0.254:179 [Global A, 64512→65000]"]);
+    assert_eq!(
+        texts(&plan),
+        [
+            "BGPPeer a-node is not used for 10.0.0.254: BGPPeer z-global configures the same peer, with another asNumber, and comes first"
+        ]
+    );
+    assert_eq!(check(&inputs, "b", &["10.0.0.254:179 [Global A, 64512→65000]"]).warnings, []);
 }
 
 #[test]
 fn s11_ports_are_those_of_the_node_that_listens() {
-    let mut inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2", "c=10.0.0.10"]);
+    let mut inputs = nodes(&ABC);
     inputs.global.listen_port = Some(1790);
     let own = BGPConfigurationSpec { listen_port: Some(1179), ..BGPConfigurationSpec::default() };
     inputs.per_node.insert("b".to_owned(), own);
@@ -132,27 +207,146 @@ fn s11_ports_are_those_of_the_node_that_listens() {
     let b = check(&inputs, "b", &["10.0.0.1:1790 [Mesh A, 64512→64512]", "10.0.0.10:1790 [Mesh A, 64512→64512]"]);
     assert_eq!(b.listen.ipv4.unwrap().port(), 1179);
     assert_eq!(b.sessions[0].name, "Mesh_10_0_0_1", "names of the mesh carry no port");
+    inputs.global.node_to_node_mesh_enabled = Some(false);
+    with_peer(&mut inputs, "p", json!({"node": "a", "peerSelector": "all()"}));
+    let a = check(&inputs, "a", &["10.0.0.2:1179 [Node A, 64512→64512]", "10.0.0.10:1790 [Node A, 64512→64512]"]);
+    assert_eq!(a.sessions[1].name, "Node_10_0_0_2_port_1179");
 }
 
 #[test]
 fn s12_ports_make_sessions_of_their_own_and_the_default_port_is_no_port() {
-    let mut inputs = nodes(&["a=10.0.0.1"]);
+    let mut inputs = without_mesh(&["a=10.0.0.1"]);
     for (name, address) in [("t1", "192.0.2.1:1790"), ("t2", "192.0.2.1"), ("t3", "192.0.2.1:179")] {
-        inputs.peers.insert(name.to_owned(), peer(address, 65000));
+        with_peer(&mut inputs, name, json!({"peerIP": address, "asNumber": 65000}));
     }
-    let plan =
-        check(&inputs, "a", &["192.0.2.1:179 [Global A, 64512→65000]", "192.0.2.1:1790 [Global A, 64512→65000]"]);
+    let expected = ["192.0.2.1:179 [Global A, 64512→65000]", "192.0.2.1:1790 [Global A, 64512→65000]"];
+    let plan = check(&inputs, "a", &expected);
     let names: Vec<_> = plan.sessions.iter().map(|session| session.name.as_str()).collect();
     assert_eq!(names, ["Global_192_0_2_1", "Global_192_0_2_1_port_1790"]);
-    assert_eq!(plan.warnings, [Warning::Collision { winner: "t2".to_owned(), loser: "t3".to_owned() }]);
+    assert_eq!(plan.warnings, [], "what loses asks for nothing else");
+    with_peer(&mut inputs, "t3", json!({"peerIP": "192.0.2.1:179", "asNumber": 65000, "ttlSecurity": 1}));
+    assert!(texts(&check(&inputs, "a", &expected))[0].starts_with("BGPPeer t3 is not used for 192.0.2.1"));
+}
+
+#[test]
+fn s13_without_reverse_peering_only_one_end_has_the_session() {
+    let mut inputs = without_mesh(&["r=10.0.0.1", "w=10.0.0.2"]);
+    with_labels(&mut inputs, "r", &[("rr", "")]);
+    let spec = json!({"nodeSelector": "!has(rr)", "peerSelector": "has(rr)", "reversePeering": "Manual"});
+    with_peer(&mut inputs, "p", spec);
+    check(&inputs, "w", &["10.0.0.1:179 [Node A, 64512→64512]"]);
+    check(&inputs, "r", &[]);
+}
+
+#[test]
+fn s14_what_is_written_for_an_end_beats_what_follows_from_the_other() {
+    let mut inputs = without_mesh(&["r=10.0.0.1", "w=10.0.0.2"]);
+    with_labels(&mut inputs, "r", &[("rr", "")]);
+    with_peer(&mut inputs, "p", json!({"nodeSelector": "!has(rr)", "peerSelector": "has(rr)"}));
+    let spec = json!({"node": "r", "peerIP": "10.0.0.2", "asNumber": 64512, "sourceAddress": "None"});
+    with_peer(&mut inputs, "q", spec);
+    let w = check(&inputs, "w", &["10.0.0.1:179 [Node A, 64512→64512]"]);
+    assert_eq!(w.sessions[0].source, Some("10.0.0.2".parse().unwrap()));
+    let r = check(&inputs, "r", &["10.0.0.2:179 [Node A, 64512→64512]"]);
+    assert_eq!((r.sessions[0].source, r.sessions[0].resource.as_deref()), (None, Some("q")));
+    assert_eq!((w.warnings, r.warnings), (vec![], vec![]));
+}
+
+#[test]
+fn s15_another_local_as_number_is_that_of_its_sessions_only() {
+    let mut inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2"]);
+    let spec = json!({"node": "a", "peerIP": "10.0.0.254", "asNumber": 65000, "localASNumber": 65010});
+    with_peer(&mut inputs, "t", spec);
+    check(&inputs, "a", &["10.0.0.2:179 [Mesh P, 64512→64512]", "10.0.0.254:179 [Node A, 65010→65000]"]);
+    check(&inputs, "b", &["10.0.0.1:179 [Mesh A, 64512→64512]"]);
+}
+
+#[test]
+fn a_local_as_number_counts_beside_a_peer_selector_too_and_the_other_end_expects_it() {
+    let mut inputs = without_mesh(&["a=10.0.0.1", "b=10.0.0.2"]);
+    with_peer(&mut inputs, "p", json!({"node": "a", "peerSelector": "all()", "localASNumber": 65010}));
+    check(&inputs, "a", &["10.0.0.2:179 [Node A, 65010→64512]"]);
+    check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→65010]"]);
+}
+
+#[test]
+fn s16_local_workloads_are_waited_for_and_have_only_filters() {
+    let mut inputs = without_mesh(&ABC);
+    let spec = json!({
+        "localWorkloadSelector": "app == 'r'", "asNumber": 65100, "localASNumber": 65200, "filters": ["f"],
+        "keepaliveTime": "5s", "ttlSecurity": 1,
+    });
+    with_peer(&mut inputs, "lw", spec);
+    let workload = crate::workloads::LocalWorkload {
+        ipv4: Some("192.168.1.5".parse().unwrap()),
+        ipv6: Some("fd01::5".parse().unwrap()),
+        peer: "lw".to_owned(),
+    };
+    assert_eq!(plan(&inputs, "b").sessions, []);
+    inputs.local_workloads.insert("w".to_owned(), workload);
+    let plan = check(&inputs, "a", &["192.168.1.5:179 [LocalWorkload P, 65200→65100]"]);
+    let session = &plan.sessions[0];
+    assert_eq!(session.name, "Local_Workload_192_168_1_5");
+    assert_eq!((session.source, session.keepalive, session.ttl_security), (None, None, None));
+    assert_eq!(session.filters, ["f"]);
+    assert_eq!(plan.warnings.len(), 3, "two fields without effect, and a filter that does not exist");
+}
+
+#[test]
+fn s17_the_other_end_of_a_peering_needs_the_right_as_number_and_else_this_is_said_on_both_nodes() {
+    let mut inputs = without_mesh(&["a=10.0.0.1 AS 65001", "b=10.0.0.2"]);
+    with_peer(&mut inputs, "p", json!({"node": "b", "peerIP": "10.0.0.1", "asNumber": 64512}));
+    let b = check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→64512]"]);
+    let a = check(&inputs, "a", &[]);
+    assert_eq!(a.warnings, b.warnings);
+    let text = "BGPPeer p gives 10.0.0.1 the AS number 64512, but that is node a with AS 65001:";
+    assert!(texts(&a)[0].starts_with(text), "{a:?}");
+
+    // It is in order if a second BGPPeer makes the node speak with that number.
+    let back = json!({"node": "a", "peerIP": "10.0.0.2", "asNumber": 64512, "localASNumber": 64512});
+    with_peer(&mut inputs, "q", back);
+    assert_eq!(check(&inputs, "a", &["10.0.0.2:179 [Node A, 64512→64512]"]).warnings, []);
+    assert_eq!(check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→64512]"]).warnings, []);
+    inputs.peers.remove("q");
+
+    with_peer(&mut inputs, "p", json!({"node": "b", "peerIP": "10.0.0.1", "asNumber": 65001}));
+    assert_eq!(check(&inputs, "a", &["10.0.0.2:179 [Node A, 65001→64512]"]).warnings, []);
+    check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→65001]"]);
+}
+
+#[test]
+fn s18_the_other_end_of_a_peering_with_a_port_listens_there_whatever_the_global_port() {
+    let mut inputs = without_mesh(&ABC);
+    inputs.global.listen_port = Some(1790);
+    let own = BGPConfigurationSpec { listen_port: Some(1179), ..BGPConfigurationSpec::default() };
+    inputs.per_node.insert("b".to_owned(), own);
+    with_peer(&mut inputs, "p", json!({"node": "a", "peerIP": "10.0.0.2:1179", "asNumber": 64512}));
+    check(&inputs, "a", &["10.0.0.2:1179 [Node A, 64512→64512]"]);
+    check(&inputs, "b", &["10.0.0.1:1790 [Node A, 64512→64512]"]);
+    // Behind another port is another speaker, which is none of ours.
+    with_peer(&mut inputs, "p", json!({"node": "a", "peerIP": "10.0.0.2:2179", "asNumber": 64512}));
+    assert_eq!(check(&inputs, "a", &["10.0.0.2:2179 [Node A, 64512→64512]"]).sessions[0].remote, None);
+    check(&inputs, "b", &[]);
+}
+
+#[test]
+fn s19_racks_peer_with_their_own_routers() {
+    let mut inputs = without_mesh(&["x=10.1.0.11 AS 65101", "y=10.1.0.12 AS 65101", "z=10.2.0.11 AS 65102"]);
+    for (node, rack) in [("x", "1"), ("y", "1"), ("z", "2")] {
+        with_labels(&mut inputs, node, &[("rack", rack)]);
+    }
+    with_peer(&mut inputs, "tor1", json!({"nodeSelector": "rack=='1'", "peerIP": "10.1.0.1", "asNumber": 65001}));
+    with_peer(&mut inputs, "tor2", json!({"nodeSelector": "rack=='2'", "peerIP": "10.2.0.1", "asNumber": 65002}));
+    check(&inputs, "x", &["10.1.0.1:179 [Node A, 65101→65001]"]);
+    check(&inputs, "y", &["10.1.0.1:179 [Node A, 65101→65001]"]);
+    check(&inputs, "z", &["10.2.0.1:179 [Node A, 65102→65002]"]);
 }
 
 #[test]
 fn s20_a_stale_node_with_a_used_address_makes_no_second_session_and_is_named() {
     let inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2", "z=10.0.0.1"]);
     let b = check(&inputs, "b", &["10.0.0.1:179 [Mesh A, 64512→64512]"]);
-    let warning = b.warnings[0].to_string();
-    assert!(warning.starts_with("nodes a and z both have the address 10.0.0.1"), "{warning}");
+    assert!(texts(&b)[0].starts_with("nodes a and z both have the address 10.0.0.1"), "{b:?}");
     let a = check(&inputs, "a", &["10.0.0.2:179 [Mesh P, 64512→64512]"]);
     assert!(matches!(&a.warnings[..], [Warning::OwnAddress { other, .. }] if other == "z"));
 }
@@ -166,37 +360,80 @@ fn s21_nodes_with_only_ipv6_mesh_over_it() {
 }
 
 #[test]
-fn a_reflector_leaves_the_mesh_of_everyone() {
+fn s22_nodes_without_a_speaker_stay_in_the_mesh_of_the_others() {
+    // That c runs the backend `vxlan` is known on c alone, where then no speaker is started.
+    let inputs = nodes(&ABC);
+    check(&inputs, "a", &["10.0.0.2:179 [Mesh P, 64512→64512]", "10.0.0.10:179 [Mesh P, 64512→64512]"]);
+    check(&inputs, "b", &["10.0.0.1:179 [Mesh A, 64512→64512]", "10.0.0.10:179 [Mesh A, 64512→64512]"]);
+}
+
+#[test]
+fn the_other_end_of_a_peering_has_the_same_values_but_for_what_is_of_one_end_only() {
+    let mut inputs = without_mesh(&["a=10.0.0.1+fd00::1", "b=10.0.0.2+fd00::2"]);
+    let spec = json!({
+        "node": "a", "peerIP": "10.0.0.2", "asNumber": 64512, "filters": ["f"], "ttlSecurity": 1, "keepaliveTime": "5s",
+        "maxRestartTime": "60s", "nextHopMode": "Self", "numAllowedLocalASNumbers": 2, "reachableBy": "10.0.0.9",
+        "password": {"secretKeyRef": {"name": "s", "key": "k"}},
+    });
+    with_peer(&mut inputs, "p", spec);
+    let a = check(&inputs, "a", &["10.0.0.2:179 [Node A, 64512→64512]"]).sessions.remove(0);
+    let b = check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→64512]"]).sessions.remove(0);
+    assert_eq!((a.allowed_local_as, a.reachable_by), (2, Some("10.0.0.9".parse().unwrap())));
+    let mirrored = SessionConfig {
+        name: "Node_10_0_0_1".to_owned(),
+        peer: "10.0.0.1:179".parse().unwrap(),
+        remote: Some("a".to_owned()),
+        source: Some("10.0.0.2".parse().unwrap()),
+        allowed_local_as: 0,
+        reachable_by: None,
+        ..a
+    };
+    assert_eq!(b, mirrored);
+}
+
+#[test]
+fn the_received_next_hop_is_kept_by_the_old_field_on_external_sessions_only() {
+    let mut inputs = without_mesh(&["a=10.0.0.1", "b=10.0.0.2 AS 65001", "c=10.0.0.3"]);
+    with_peer(&mut inputs, "p", json!({"node": "a", "peerSelector": "all()", "keepOriginalNextHop": true}));
+    let modes: Vec<_> = plan(&inputs, "a").sessions.iter().map(|session| session.next_hop).collect();
+    assert_eq!(modes, [NextHopMode::Keep, NextHopMode::Auto]);
+}
+
+#[test]
+fn the_mesh_has_its_own_password_and_restart_time_and_listens_where_it_is_told() {
+    let mut inputs = nodes(&["a=10.0.0.1+fd00::1", "b=10.0.0.2"]);
+    inputs.global = serde_json::from_value(json!({
+        "nodeMeshPassword": {"secretKeyRef": {"name": "s", "key": "k"}}, "nodeMeshMaxRestartTime": "5m",
+        "bindMode": "NodeIP", "listenPort": 1790,
+    }))
+    .unwrap();
+    let plan = plan(&inputs, "a");
+    assert_eq!(plan.sessions[0].restart_time, 300);
+    assert_eq!(plan.sessions[0].password, inputs.global.node_mesh_password);
+    assert_eq!(plan.listen.ipv4, Some("10.0.0.1:1790".parse().unwrap()));
+    assert_eq!(plan.listen.ipv6, Some("[fd00::1]:1790".parse().unwrap()));
+}
+
+#[test]
+fn what_leads_nowhere_is_said() {
     let mut inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2", "c=10.0.0.3"]);
-    inputs.nodes.get_mut("a").unwrap().cluster_id = Some("244.0.0.1".parse().unwrap());
-    check(&inputs, "a", &[]);
-    check(&inputs, "b", &["10.0.0.3:179 [Mesh P, 64512→64512]"]);
-    let spec = BGPPeerSpec { node: Some("a".to_owned()), ..peer("10.0.0.2", 64512) };
-    inputs.peers.insert("p".to_owned(), spec);
-    check(&inputs, "a", &["10.0.0.2:179 [Node A C, 64512→64512]"]);
-}
+    with_cluster_id(&mut inputs, "a", "244.0.0.1");
+    let a = check(&inputs, "a", &[]);
+    assert_eq!(a.warnings, [Warning::LoneReflector("a".to_owned())]);
+    let b = check(&inputs, "b", &["10.0.0.3:179 [Mesh P, 64512→64512]"]);
+    assert_eq!(b.warnings, [Warning::NoReflector { reflectors: vec!["a".to_owned()] }]);
 
-#[test]
-fn a_node_without_address_has_no_session_and_what_is_wrong_with_a_peering_is_said() {
-    let mut inputs = nodes(&["a=10.0.0.1"]);
+    with_peer(&mut inputs, "p", json!({"nodeSelector": "rack == '9'", "peerSelector": "has(rr)"}));
+    with_peer(&mut inputs, "q", json!({"node": "x", "peerIP": "10.9.9.9", "asNumber": 1}));
+    with_peer(&mut inputs, "r", json!({"node": "b", "peerSelector": "rack == '9'"}));
+    let warnings: Vec<_> = Cluster::new(&inputs).warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "BGPPeer p is for no node: nodeSelector matches none: rack == \"9\"",
+            "BGPPeer q is for no node: there is no node x",
+        ]
+    );
+    assert_eq!(texts(&plan(&inputs, "b"))[0], "peerSelector of BGPPeer r matches no node: rack == \"9\"");
     assert_eq!(plan(&inputs, "x").warnings, [Warning::NoAddress("x".to_owned())]);
-    inputs.peers.insert("odd".to_owned(), peer("10.0.0", 65000));
-    inputs.peers.insert("zero".to_owned(), peer("10.0.0.9", 0));
-    let texts: Vec<_> = plan(&inputs, "a").warnings.iter().map(ToString::to_string).collect();
-    assert!(texts[0].contains("BGPPeer odd is not used: peerIP is \"10.0.0\""), "{texts:?}");
-    assert!(texts[1].contains("asNumber is missing or 0"), "{texts:?}");
-    assert_eq!(texts.len(), 2);
-}
-
-#[test]
-fn durations_are_those_of_go_rounded_to_seconds() {
-    for (text, expected) in
-        [("120s", Some(120)), ("1m30s", Some(90)), ("1.5s", Some(2)), ("0s", Some(0)), ("12", None), ("", None)]
-    {
-        assert_eq!(seconds(text), expected, "{text}");
-    }
-}
-
-fn peer(address: &str, as_number: u32) -> BGPPeerSpec {
-    BGPPeerSpec { peer_ip: Some(address.to_owned()), as_number: Some(AsNumber(as_number)), ..BGPPeerSpec::default() }
 }

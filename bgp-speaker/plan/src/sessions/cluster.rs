@@ -1,0 +1,148 @@
+//! The inputs, indexed: every selector is asked once per node, so that the plans of all nodes are made fast.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::{LocalSide, Peering, Plan, RemoteSide, Warning};
+use crate::inputs::{Inputs, NodeFacts};
+
+/// A node with what sessions need of it.
+#[derive(Debug)]
+pub(super) struct Member<'a> {
+    pub(super) name: &'a str,
+    pub(super) facts: &'a NodeFacts,
+    /// Its own AS number, else the global one.
+    pub(super) as_number: u32,
+    /// The port it listens on, if one is configured.
+    pub(super) port: Option<u16>,
+    /// Its addresses, IPv4 first, with their texts.
+    pub(super) addresses: Vec<(IpAddr, String)>,
+}
+
+/// Members of one side of a BGPPeer.
+#[derive(Debug)]
+pub(super) enum Side {
+    All,
+    /// Indices, ascending.
+    Some(Vec<usize>),
+}
+
+impl Side {
+    pub(super) fn contains(&self, index: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(members) => members.binary_search(&index).is_ok(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Some(members) if members.is_empty())
+    }
+}
+
+/// A BGPPeer with the nodes on both its sides.
+#[derive(Debug)]
+pub(super) struct Between<'a> {
+    pub(super) name: &'a str,
+    pub(super) peering: &'a Peering,
+    pub(super) local: Side,
+    /// The nodes that `peerSelector` selects, or that have the address `peerIP` and the port.
+    pub(super) remote: Vec<usize>,
+}
+
+/// An index of the inputs.
+#[derive(Debug)]
+pub struct Cluster<'a> {
+    pub(super) inputs: &'a Inputs,
+    /// By name.
+    pub(super) members: Vec<Member<'a>>,
+    /// Who has an address: mostly one.
+    pub(super) by_address: HashMap<IpAddr, Vec<usize>>,
+    /// By name.
+    pub(super) peerings: Vec<Between<'a>>,
+    /// Those that are route reflectors and have an address.
+    pub(super) reflectors: Vec<usize>,
+}
+
+impl<'a> Cluster<'a> {
+    /// Indexes `inputs`.
+    pub fn new(inputs: &'a Inputs) -> Self {
+        let members: Vec<_> = inputs
+            .nodes
+            .iter()
+            .map(|(name, facts)| Member {
+                name,
+                facts,
+                as_number: inputs.as_number(facts),
+                port: inputs.configured_port(name),
+                addresses: facts.addresses().map(|address| (address, address.to_string())).collect(),
+            })
+            .collect();
+        let mut by_address: HashMap<IpAddr, Vec<usize>> = HashMap::with_capacity(members.len());
+        for (index, member) in members.iter().enumerate() {
+            for (address, _) in &member.addresses {
+                by_address.entry(*address).or_default().push(index);
+            }
+        }
+        let reflecting = |member: &Member<'_>| member.facts.cluster_id.is_some() && !member.addresses.is_empty();
+        let reflectors = (0..).zip(&members).filter(|(_, member)| reflecting(member)).map(|(index, _)| index).collect();
+        let mut cluster = Self { inputs, members, by_address, peerings: Vec::new(), reflectors };
+        cluster.peerings = inputs.peers.iter().map(|(name, peering)| cluster.between(name, peering)).collect();
+        cluster
+    }
+
+    /// The plan of a node.
+    pub fn plan(&self, node: &str) -> Plan {
+        super::plan::of(self, node)
+    }
+
+    /// The plans of all nodes, by name.
+    pub fn plans(&self) -> impl Iterator<Item = (&'a str, Plan)> {
+        self.members.iter().map(|member| (member.name, self.plan(member.name)))
+    }
+
+    /// What concerns no node, so that no node's plan says it: BGPPeers whose local side is empty.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let empty = self.peerings.iter().filter(|between| between.local.is_empty());
+        let reason = |between: &Between<'_>| match &between.peering.local {
+            LocalSide::All => "there are no nodes".to_owned(),
+            LocalSide::Node(name) => format!("there is no node {name}"),
+            LocalSide::Selected(selector) => format!("nodeSelector matches none: {selector}"),
+        };
+        empty.map(|between| Warning::NoLocal { peer: between.name.to_owned(), reason: reason(between) }).collect()
+    }
+
+    pub(super) fn find(&self, node: &str) -> Option<usize> {
+        self.members.binary_search_by(|member| member.name.cmp(node)).ok()
+    }
+
+    /// All who have an address.
+    pub(super) fn at(&self, address: IpAddr) -> &[usize] {
+        self.by_address.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    fn between(&self, name: &'a str, peering: &'a Peering) -> Between<'a> {
+        let select = |matches: &dyn Fn(&Member<'_>) -> bool| {
+            (0..).zip(&self.members).filter(|(_, member)| matches(member)).map(|(index, _)| index).collect::<Vec<_>>()
+        };
+        let local = match &peering.local {
+            LocalSide::All => Side::All,
+            LocalSide::Node(node) => Side::Some(self.find(node).into_iter().collect()),
+            LocalSide::Selected(selector) if selector.is_all() => Side::Some((0..self.members.len()).collect()),
+            LocalSide::Selected(selector) => Side::Some(select(&|member| selector.matches(&member.facts.labels))),
+        };
+        let remote = match &peering.remote {
+            RemoteSide::Nodes(selector) => select(&|member| selector.matches(&member.facts.labels)),
+            RemoteSide::Address { address, port, .. } => {
+                let listens = |index: &&usize| {
+                    // Departs from Calico, which compares with the global port too, if there is one.
+                    let used = self.members.get(**index).map(|member| self.inputs.listen_port(member.name));
+                    port.is_none() || *port == used
+                };
+                self.at(*address).iter().filter(listens).copied().collect()
+            }
+            RemoteSide::Workloads { .. } | RemoteSide::Nobody(_) => Vec::new(),
+        };
+        Between { name, peering, local, remote }
+    }
+}
