@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::null::null_is_empty;
 use crate::{AsNumber, Kind, NoStatus, Resource, Spec};
 
 /// Named `default` for the cluster, `node.<name>` for one node.
@@ -95,6 +96,7 @@ pub struct PrefixAdvertisement {
     /// The network.
     pub cidr: String,
     /// Names or values.
+    #[serde(deserialize_with = "null_is_empty")]
     pub communities: Vec<String>,
 }
 

@@ -45,8 +45,10 @@ pub enum DocumentFault {
     #[error("field in document is not recognized or is in the wrong location: {}", last(.0))]
     UnknownField(String),
     /// A value that is not of its field's type.
-    #[error("{}{message}", prefix(.path))]
+    #[error("{object}{}{message}", prefix(.path), object = called(.object))]
     Value {
+        /// Which resource, `BGPFilter(only-pools)`; empty if that cannot be told.
+        object: String,
         /// The field's path.
         path: String,
         /// What is wrong with it.
@@ -58,6 +60,22 @@ fn syntax(error: &SyntaxError) -> String {
     match error.line {
         Some(line) => format!("{} at line {line}", error.message),
         None => error.message.clone(),
+    }
+}
+
+/// What stands before the place of a fault.
+fn called(object: &str) -> String {
+    if object.is_empty() { String::new() } else { format!("{object}: ") }
+}
+
+/// What a value calls itself, as far as it does.
+fn object(map: &serde_json::Map<String, Value>) -> String {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let part = |field: &str| text(map.get("metadata").and_then(|metadata| metadata.get(field)));
+    match (text(map.get("kind")), part("namespace"), part("name")) {
+        (kind, _, name) if kind.is_empty() || name.is_empty() => String::new(),
+        (kind, namespace, name) if namespace.is_empty() => format!("{kind}({name})"),
+        (kind, namespace, name) => format!("{kind}({namespace}/{name})"),
     }
 }
 
@@ -152,7 +170,9 @@ fn unpack(value: Value, resources: &mut Vec<AnyResource>) -> Result<(), Document
                 Some(Some(kind)) if version == kind.api_version() => unpack_list(Some(kind), map, resources),
                 Some(None) if kind == "List" && version == "v1" => unpack_list(None, map, resources),
                 _ => {
-                    resources.push(AnyResource::strict_from_value(Value::Object(map)).map_err(DocumentFault::from)?);
+                    let object = object(&map);
+                    let read = AnyResource::strict_from_value(Value::Object(map));
+                    resources.push(read.map_err(|error| DocumentFault::of(object, error))?);
                     Ok(())
                 }
             }
@@ -182,14 +202,14 @@ fn unpack_list(
                     let place = format!("items[{index}]");
                     if !item.is_object() {
                         let message = format!("invalid type, expected a {}", kind.map_or("resource", Kind::as_str));
-                        return Err(DocumentFault::Value { path: place, message });
+                        return Err(DocumentFault::Value { object: String::new(), path: place, message });
                     }
                     unpack(item, resources).map_err(|fault| within(&place, fault))?;
                 }
             }
             ("items", _) => {
                 let message = "invalid type, expected a list".to_owned();
-                return Err(DocumentFault::Value { path: field, message });
+                return Err(DocumentFault::Value { object: String::new(), path: field, message });
             }
             _ => return Err(DocumentFault::UnknownField(field)),
         }
@@ -206,18 +226,18 @@ fn within(place: &str, fault: DocumentFault) -> DocumentFault {
     };
     match fault {
         DocumentFault::UnknownField(path) => DocumentFault::UnknownField(join(path)),
-        DocumentFault::Value { path, message } => DocumentFault::Value { path: join(path), message },
+        DocumentFault::Value { object, path, message } => DocumentFault::Value { object, path: join(path), message },
         other => other,
     }
 }
 
-impl From<ResourceError> for DocumentFault {
-    fn from(error: ResourceError) -> Self {
+impl DocumentFault {
+    fn of(object: String, error: ResourceError) -> Self {
         match error {
             ResourceError::UnknownType { kind, api_version } => Self::UnknownType { kind, api_version },
             ResourceError::Decode(StrictError::UnknownField(path)) => Self::UnknownField(path),
             ResourceError::Decode(StrictError::Decode { path, source }) => {
-                Self::Value { path, message: source.to_string() }
+                Self::Value { object, path, message: source.to_string() }
             }
         }
     }
@@ -265,12 +285,18 @@ mod tests {
         );
         check_error(
             &POOL.replace("spec: {", "spec: {blockSize: big, "),
-            "spec.blockSize: invalid type: string \"big\", expected u8 (document 1, from line 1)",
+            "IPPool(a): spec.blockSize: invalid type: string \"big\", expected u8 (document 1, from line 1)",
         );
         check_error(
             "apiVersion: projectcalico.org/v3\nkind: NetworkPolicyList\nitems: [{spec: {ingress: [{action: Permit}]}}]",
             "items[0].spec.ingress[0].action: unknown variant `Permit`, expected one of `Allow`, `Deny`, `Log`, `Pass` \
              (document 1, from line 1)",
+        );
+        check_error(
+            "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: only-pools}\nspec:\n  exportV4:\n  \
+             - action: Reject\n  - {action: Accept, cidr: 10.0.0.0/8, matchOperator: Within}",
+            "BGPFilter(only-pools): spec.exportV4[1].matchOperator: unknown variant `Within`, expected one of `Equal`, \
+             `NotEqual`, `In`, `NotIn` (document 1, from line 1)",
         );
         check_error(
             "apiVersion: v1\nkind: IPPool\nmetadata: {}",

@@ -104,7 +104,7 @@ fn a_core_kind_is_known_by_its_own_version_and_a_fault_by_its_place() {
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\nendpoints: [{nodeName: [x]}]\n";
     assert_eq!(
         error(wrong),
-        "endpoints[0].nodeName: invalid type: sequence, expected a string (document 1, from line 1)"
+        "EndpointSlice(a): endpoints[0].nodeName: invalid type: sequence, expected a string (document 1, from line 1)"
     );
     let value = json!({"kind": "Secret", "metadata": {"name": "a", "namespace": "b"}, "data": null});
     let Ok(AnyResource::Secret(secret)) = AnyResource::from_value(value) else { panic!("a store may leave it out") };

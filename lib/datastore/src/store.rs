@@ -116,7 +116,7 @@ impl Store {
 /// [`Error::Corrupt`] if its value is not an `S`.
 pub fn decode<S: Spec>(entry: Entry) -> Result<Resource<S>> {
     let Entry { key, value, revision } = entry;
-    match serde_json::from_value::<Resource<S>>(value) {
+    match calico_api::strict::lenient_from_value::<Resource<S>>(value) {
         Ok(mut resource) => {
             resource.metadata.resource_version = Some(revision.0);
             Ok(resource)

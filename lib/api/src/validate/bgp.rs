@@ -1,13 +1,21 @@
 //! BGP settings and peers.
 
+use std::time::Duration;
+
 use super::{Family, Faults, filled};
-use crate::{AsNumber, BGPConfiguration, BGPConfigurationSpec, BGPPassword, BGPPeerSpec};
+use crate::{AsNumber, BGPConfiguration, BGPConfigurationSpec, BGPPassword, BGPPeerSpec, parse_duration};
 
 /// The largest metric of a route that leaves room for what is added to it.
 pub(super) const MAX_PRIORITY: i64 = 2_147_483_646;
 
 /// How many communities, and how many advertised prefixes, there may be.
 const MAX_COMMUNITIES: usize = 500;
+
+/// The longest restart time that a capability can say, in seconds (RFC 4724 §3: 12 bits).
+const MAX_RESTART_TIME: u64 = 4095;
+
+/// The longest time between keepalives, in seconds: that of the longest hold time (RFC 4271 §4.2).
+const MAX_KEEPALIVE_TIME: u64 = 65_535;
 
 /// How many communities one prefix may have.
 const MAX_COMMUNITIES_OF_A_PREFIX: usize = 50;
@@ -24,8 +32,9 @@ pub(super) fn configuration(resource: &BGPConfiguration, faults: &mut Faults) {
     faults.one_of("ServiceLoadBalancerAggregation", aggregation, &["Enabled", "Disabled"]);
     let routes = ["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"];
     faults.one_of("ProgramClusterRoutes", spec.program_cluster_routes.as_ref(), &routes);
-    // Go writes no 0, so one that is there was written by a person; it means the default.
-    faults.duration("NodeMeshMaxRestartTime", spec.node_mesh_max_restart_time.as_ref());
+    not_zero("ASNumber", spec.as_number, faults);
+    faults.range("ListenPort", spec.listen_port, 1, u16::MAX);
+    seconds("NodeMeshMaxRestartTime", spec.node_mesh_max_restart_time.as_ref(), 0, MAX_RESTART_TIME, faults);
     faults.address("LocalWorkloadPeeringIPV4", spec.local_workload_peering_ipv4.as_ref(), Family::V4);
     faults.address("LocalWorkloadPeeringIPV6", spec.local_workload_peering_ipv6.as_ref(), Family::V6);
     faults.range("IPv4NormalRoutePriority", spec.ipv4_normal_route_priority.map(i64::from), 1, MAX_PRIORITY);
@@ -87,7 +96,9 @@ fn communities(spec: &BGPConfigurationSpec, faults: &mut Faults) {
     let prefixes = spec.prefix_advertisements.as_deref().unwrap_or_default();
     faults.at_most("Spec.Communities", Some(named), MAX_COMMUNITIES);
     faults.at_most("Spec.PrefixAdvertisements", Some(prefixes), MAX_COMMUNITIES);
-    for community in named {
+    for (index, community) in named.iter().enumerate() {
+        let unique = named.iter().take(index).all(|other| other.name != community.name);
+        faults.unless(unique, "Spec.Communities[].Name", &community.name, "is there more than once");
         faults.unless(!community.name.is_empty(), "Spec.Communities[].Name", &community.name, "must be given");
         let sound = is_community(&community.value);
         faults.unless(sound, "Spec.Communities[].Value", &community.value, COMMUNITY);
@@ -133,15 +144,38 @@ pub(super) fn is_interface_pattern(text: &str) -> bool {
         && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"_.*-".contains(&octet))
 }
 
-fn password(field: &str, password: Option<&BGPPassword>, faults: &mut Faults) {
-    if let Some(secret) = password.and_then(|password| password.secret_key_ref.as_ref())
-        && secret.key.is_empty()
+/// An AS number that is there must be one: 0 is reserved (RFC 7607), and no peer takes it.
+fn not_zero(field: &str, number: Option<AsNumber>, faults: &mut Faults) {
+    faults.unless(number != Some(AsNumber(0)), field, 0, "must be from 1 to 4294967295: 0 is no AS (RFC 7607)");
+}
+
+/// A length of time that a message can say.
+fn seconds(field: &str, value: Option<&String>, least: u64, most: u64, faults: &mut Faults) {
+    faults.duration(field, value);
+    if let Some(text) = filled(value)
+        && let Some(time) = parse_duration(text)
+        && !(Duration::from_secs(least) <= time && time <= Duration::from_secs(most))
     {
-        faults.add(
-            format!("{field}.SecretKeyRef.Key"),
-            "",
-            "must be given: it says which part of the Secret holds the password",
-        );
+        faults.add(field, text, format!("must be from {least}s to {most}s"));
+    }
+}
+
+/// Departs from Calico: a password without its Secret, or without the Secret's name, is refused, since there it means
+/// a session that runs without one.
+fn password(field: &str, password: Option<&BGPPassword>, faults: &mut Faults) {
+    let Some(password) = password else { return };
+    let Some(secret) = &password.secret_key_ref else {
+        faults.add(format!("{field}.SecretKeyRef"), "", "must be given: it says which Secret holds the password");
+        return;
+    };
+    if secret.name.is_empty() {
+        faults.add(format!("{field}.SecretKeyRef.Name"), "", "must be given: it says which Secret holds the password");
+    } else {
+        faults.name(&format!("{field}.SecretKeyRef.Name"), Some(&secret.name));
+    }
+    if secret.key.is_empty() {
+        let reason = "must be given: it says which part of the Secret holds the password";
+        faults.add(format!("{field}.SecretKeyRef.Key"), "", reason);
     }
 }
 
@@ -153,12 +187,17 @@ pub(super) fn peer(spec: &BGPPeerSpec, faults: &mut Faults) {
     faults.one_of("NextHopMode", spec.next_hop_mode.as_ref(), &["Auto", "Self", "Keep"]);
     faults.one_of("SourceAddress", spec.source_address.as_ref(), &["UseNodeIP", "None"]);
     faults.one_of("ReversePeering", spec.reverse_peering.as_ref(), &["Auto", "Manual"]);
-    faults.duration("MaxRestartTime", spec.max_restart_time.as_ref());
-    faults.duration("KeepaliveTime", spec.keepalive_time.as_ref());
+    seconds("MaxRestartTime", spec.max_restart_time.as_ref(), 0, MAX_RESTART_TIME, faults);
+    seconds("KeepaliveTime", spec.keepalive_time.as_ref(), 1, MAX_KEEPALIVE_TIME, faults);
+    faults.range("NumAllowedLocalASNumbers", spec.num_allowed_local_as_numbers, 0, i32::MAX);
+    not_zero("LocalASNumber", spec.local_as_number, faults);
     faults.address("ReachableBy", spec.reachable_by.as_ref(), Family::Any);
-    for filter in spec.filters.iter().flatten() {
+    let filters = spec.filters.as_deref().unwrap_or_default();
+    for (index, filter) in filters.iter().enumerate() {
         faults.name("Filters", Some(filter));
         faults.unless(!filter.is_empty(), "Filters", filter, "must be the name of a BGPFilter");
+        let unique = filters.iter().take(index).all(|other| other != filter);
+        faults.unless(unique, "Filters", filter, "is there more than once");
     }
     password("Password", spec.password.as_ref(), faults);
     let peer_ip = filled(spec.peer_ip.as_ref());
@@ -166,6 +205,11 @@ pub(super) fn peer(spec: &BGPPeerSpec, faults: &mut Faults) {
         && spec.peer_address().is_none()
     {
         faults.add("PeerIP", text, "must be an address, IPv4:port or [IPv6]:port, with a port from 1 to 65535");
+    }
+    if let (Some(text), Some((address, _))) = (peer_ip, spec.peer_address())
+        && (address.is_unspecified() || address.is_multicast())
+    {
+        faults.add("PeerIP", text, "must be the address of one peer");
     }
     if let Some(gateway) = filled(spec.reachable_by.as_ref()) {
         let family = gateway.parse::<std::net::IpAddr>().map(|gateway| gateway.is_ipv4());
@@ -207,6 +251,15 @@ fn exclusive(spec: &BGPPeerSpec, faults: &mut Faults) {
         if as_number.is_none() {
             faults.add("LocalWorkloadSelector", selector, "needs asNumber");
         }
+    }
+    if spec.peer_address().is_some() && as_number.is_none() {
+        // Departs from Calico, which takes it and then has a session that no peer accepts.
+        let value = spec.as_number.map(|number| number.to_string()).unwrap_or_default();
+        faults.add("ASNumber", value, "must be given when peerIP is set, from 1 to 4294967295");
+    }
+    if peer_ip.or(peer_selector).or(workloads).is_none() {
+        // Departs from Calico, which takes it and then ignores it.
+        faults.add("PeerIP", "", "must be given, or peerSelector, or localWorkloadSelector: else there is no peer");
     }
     if spec.keep_original_next_hop == Some(true) && spec.next_hop_mode.is_some() {
         faults.add("KeepOriginalNextHop", true, "is deprecated and cannot be set beside nextHopMode");

@@ -2,7 +2,7 @@
 
 use super::bgp::{COMMUNITY, MAX_PRIORITY, is_community, is_interface_pattern};
 use super::{Faults, filled};
-use crate::{BGPFilterAction, BGPFilterOperation, BGPFilterRule, BGPFilterSpec};
+use crate::{AsNumber, BGPFilterAction, BGPFilterOperation, BGPFilterRule, BGPFilterSpec};
 
 /// How many operations a rule, and how many numbers a prepended path, may have.
 const MAX_OPERATIONS: usize = 10;
@@ -40,6 +40,11 @@ fn check(place: &str, rule: &BGPFilterRule, is_ipv4: bool, faults: &mut Faults) 
         if cidr.is_none() {
             faults.add(field("PrefixLength"), "", "needs cidr");
         }
+        if let (Some(min), Some(max)) = (length.min, length.max)
+            && min > max
+        {
+            faults.add(field("PrefixLength.Min"), min, format!("must not be greater than max, {max}"));
+        }
     }
     faults.one_of(&field("Source"), rule.source.as_ref(), &["RemotePeers"]);
     if let Some(interface) = filled(rule.interface.as_ref()) {
@@ -53,6 +58,7 @@ fn check(place: &str, rule: &BGPFilterRule, is_ipv4: bool, faults: &mut Faults) 
             faults.unless(is_community(value), &field("Communities.Values"), value, COMMUNITY);
         }
     }
+    numbers(&field("ASPathPrefix"), rule.as_path_prefix.as_deref().unwrap_or_default(), faults);
     faults.range(&field("Priority"), rule.priority, 1, MAX_PRIORITY);
     let Some(operations) = &rule.operations else { return };
     faults.at_most(&field("Operations"), Some(operations), MAX_OPERATIONS);
@@ -63,6 +69,13 @@ fn check(place: &str, rule: &BGPFilterRule, is_ipv4: bool, faults: &mut Faults) 
     }
     for (index, operation) in operations.iter().enumerate() {
         check_operation(&format!("{place}.Operations[{index}]"), operation, faults);
+    }
+}
+
+/// Numbers of an AS path.
+fn numbers(field: &str, numbers: &[AsNumber], faults: &mut Faults) {
+    if numbers.contains(&AsNumber(0)) {
+        faults.add(field, 0, "must be from 1 to 4294967295: 0 is no AS (RFC 7607)");
     }
 }
 
@@ -78,6 +91,7 @@ fn check_operation(place: &str, operation: &BGPFilterOperation, faults: &mut Fau
     if let Some(prepend) = &operation.prepend_as_path {
         let field = format!("{place}.PrependASPath.Prefix");
         faults.range(&field, Some(prepend.prefix.len()), 1, MAX_OPERATIONS);
+        numbers(&field, &prepend.prefix, faults);
     }
     if let Some(set) = &operation.set_priority {
         faults.range(&format!("{place}.SetPriority.Value"), Some(set.value), 1, MAX_PRIORITY);

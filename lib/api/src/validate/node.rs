@@ -1,7 +1,7 @@
 //! Nodes, and reports of their status.
 
 use super::{Family, Faults, filled, network};
-use crate::{CalicoNodeStatusSpec, Node, NodeBGPSpec};
+use crate::{AsNumber, CalicoNodeStatusSpec, Node, NodeBGPSpec};
 
 /// The longest time between two reports: a day, in seconds.
 const MAX_PERIOD: u32 = 86_400;
@@ -21,6 +21,13 @@ pub(super) fn node(resource: &Node, faults: &mut Faults) {
                 faults.add(field, text, format!("must be an {family} address with the length of its subnet, or alone"));
             }
         }
+        let number = bgp.as_number;
+        faults.unless(
+            number != Some(AsNumber(0)),
+            "ASNumber",
+            0,
+            "must be from 1 to 4294967295: 0 is no AS (RFC 7607)",
+        );
         faults.address("IPv4IPIPTunnelAddr", bgp.ipv4_ipip_tunnel_addr.as_ref(), Family::V4);
         faults.address("RouteReflectorClusterID", bgp.route_reflector_cluster_id.as_ref(), Family::V4);
     }

@@ -29,7 +29,8 @@ fn check_spec(kind: &str, spec: &str, expected: &[&str]) {
 fn names_labels_and_annotations_are_those_of_kubernetes() {
     let check_name = |kind: &str, name: &str, sound: bool| {
         let namespace = if crate::Kind::from_name(kind).unwrap().namespaced() { ", namespace: b" } else { "" };
-        let found = validate(&resource(kind, &format!("{{name: '{name}'{namespace}}}"), "{}"));
+        let spec = if kind == "BGPPeer" { "{peerSelector: all()}" } else { "{}" };
+        let found = validate(&resource(kind, &format!("{{name: '{name}'{namespace}}}"), spec));
         assert_eq!(found.is_empty(), sound, "{kind} {name}: {found:?}");
     };
     check_name("BGPPeer", "rack-a.1", true);
@@ -50,17 +51,17 @@ fn names_labels_and_annotations_are_those_of_kubernetes() {
     check(&resource("NetworkSet", "{name: a}", "{}"), &["Metadata.Namespace: must be given"]);
     check(&resource("Tier", "{name: a, namespace: b}", "{}"), &["Metadata.Namespace: must not be given"]);
     let labels = "{name: a, labels: {'a.b/C_d.e': 'x_Y.z', ok: ''}, annotations: {'A.b/c': 'any thing'}}";
-    check(&resource("BGPPeer", labels, "{}"), &[]);
+    check(&resource("BGPPeer", labels, "{peerSelector: all()}"), &[]);
     for wrong in ["'/a': b", "'a/': b", "'a b': c", "'a/b/c': d", "'A/b': c"] {
-        check(&resource("BGPPeer", &format!("{{name: a, labels: {{{wrong}}}}}"), "{}"), &["Metadata.Labels (label)"]);
+        check(&resource("BGPFilter", &format!("{{name: a, labels: {{{wrong}}}}}"), "{}"), &["Metadata.Labels (label)"]);
     }
     let long = format!("{{name: a, labels: {{a: {}, b: -c}}, annotations: {{'a b': c}}}}", "x".repeat(64));
     check(
-        &resource("BGPPeer", &long, "{}"),
+        &resource("BGPFilter", &long, "{}"),
         &["Metadata.Labels (value)", "Metadata.Labels (value)", "Metadata.Annotations (key)"],
     );
     let large = format!("{{name: a, annotations: {{a: {}}}}}", "x".repeat(256 << 10));
-    check(&resource("BGPPeer", &large, "{}"), &["Metadata.Annotations: too large by 1 bytes"]);
+    check(&resource("BGPFilter", &large, "{}"), &["Metadata.Annotations: too large by 1 bytes"]);
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn errors_read_as_those_of_calico() {
         error.to_string(),
         "error with field PeerIP = 'badpeerIP' (must be an address, IPv4:port or [IPv6]:port, with a port from 1 to 65535)",
     );
-    let faults = validate(&resource("BGPPeer", "{name: a}", "{peerIP: x, sourceAddress: y}"));
+    let faults = validate(&resource("BGPPeer", "{name: a}", "{peerIP: x, sourceAddress: y, asNumber: 1}"));
     let lines: Vec<String> =
         ValidationError::check(faults).unwrap_err().to_string().lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 3);
@@ -174,40 +175,81 @@ fn pools_are_checked_among_others_and_against_what_they_were() {
 #[test]
 fn peers_are_checked() {
     for (spec, expected) in [
-        ("{}", [].as_slice()),
-        ("{peerIP: 192.0.2.1, asNumber: 65000, node: worker-1}", &[]),
-        ("{peerIP: '192.0.2.1:1179', reachableBy: 192.0.2.9}", &[]),
-        ("{peerIP: '[2001:db8::1]:65535'}", &[]),
-        ("{peerIP: '2001:db8::1'}", &[]),
-        ("{peerIP: '192.0.2.1:0'}", &["PeerIP"]),
-        ("{peerIP: '192.0.2.1:65536'}", &["PeerIP"]),
-        ("{peerIP: '[fe80::1%7]:179'}", &["PeerIP"]),
-        ("{peerIP: 192.0.2.0/24}", &["PeerIP"]),
-        ("{node: a, nodeSelector: all()}", &["Node: cannot both"]),
-        ("{peerIP: 192.0.2.1, peerSelector: all()}", &["PeerIP: cannot both"]),
-        ("{peerSelector: all(), asNumber: 1}", &["ASNumber: must be empty"]),
+        ("{peerIP: 192.0.2.1, asNumber: 65000, node: worker-1}", [].as_slice()),
+        ("{peerIP: '192.0.2.1:1179', asNumber: 1, reachableBy: 192.0.2.9}", &[]),
+        ("{peerIP: '[2001:db8::1]:65535', asNumber: '1.10'}", &[]),
+        ("{peerIP: 'fe80::1', asNumber: 1}", &[]),
+        ("{peerSelector: has(reflector), nodeSelector: all()}", &[]),
         ("{peerSelector: all(), asNumber: 0}", &[]),
         ("{localWorkloadSelector: has(a), asNumber: 1}", &[]),
-        ("{localWorkloadSelector: has(a)}", &["LocalWorkloadSelector: needs asNumber"]),
+        ("{node: a, nodeSelector: all(), peerSelector: all()}", &["Node: cannot both"]),
+        // Exactly one way to say who the peer is.
+        ("{}", &["PeerIP: or peerSelector, or localWorkloadSelector"]),
+        ("{node: a, asNumber: 1, peerIP: ''}", &["PeerIP: or peerSelector"]),
+        ("{peerIP: 192.0.2.1, peerSelector: all()}", &["PeerIP: cannot both", "ASNumber: when peerIP is set"]),
         (
             "{localWorkloadSelector: has(a), peerIP: 192.0.2.1, asNumber: 1}",
             &["PeerIP: must be empty when localWorkloadSelector"],
         ),
         ("{localWorkloadSelector: has(a), peerSelector: has(b)}", &["PeerSelector", "LocalWorkloadSelector"]),
-        ("{reachableBy: 192.0.2.9}", &["ReachableBy: must be empty when peerIP is empty"]),
-        ("{peerIP: '2001:db8::1', reachableBy: 192.0.2.9}", &["ReachableBy: address family"]),
-        ("{peerIP: 192.0.2.1, reachableBy: gateway}", &["ReachableBy: IP address"]),
-        ("{keepOriginalNextHop: true, nextHopMode: Auto}", &["KeepOriginalNextHop"]),
-        ("{nextHopMode: auto}", &["NextHopMode: must be one of Auto, Self, Keep"]),
-        ("{sourceAddress: Any}", &["SourceAddress"]),
-        ("{reversePeering: Never}", &["ReversePeering"]),
-        ("{maxRestartTime: 2 minutes, keepaliveTime: 20s}", &["MaxRestartTime"]),
-        ("{password: {secretKeyRef: {name: a, key: ''}}}", &["Password.SecretKeyRef.Key"]),
-        ("{filters: [a, B]}", &["Filters"]),
-        ("{nodeSelector: 'has(a'}", &["NodeSelector: is not a selector"]),
+        // Its address.
+        ("{peerIP: '192.0.2.1:0', asNumber: 1}", &["PeerIP: port from 1 to 65535"]),
+        ("{peerIP: '192.0.2.1:65536', asNumber: 1}", &["PeerIP"]),
+        ("{peerIP: '[fe80::1%7]:179', asNumber: 1}", &["PeerIP"]),
+        ("{peerIP: '2001:db8::1:bgp', asNumber: 1}", &["PeerIP"]),
+        ("{peerIP: 192.0.2.0/24, asNumber: 1}", &["PeerIP"]),
+        ("{peerIP: 0.0.0.0, asNumber: 1}", &["PeerIP: address of one peer"]),
+        ("{peerIP: 'ff02::1', asNumber: 1}", &["PeerIP: address of one peer"]),
+        // AS numbers.
+        ("{peerIP: 192.0.2.1}", &["ASNumber: must be given"]),
+        ("{peerIP: 192.0.2.1, asNumber: 0}", &["ASNumber: must be given"]),
+        ("{peerSelector: all(), asNumber: 1}", &["ASNumber: must be empty"]),
+        ("{localWorkloadSelector: has(a)}", &["LocalWorkloadSelector: needs asNumber"]),
+        ("{localWorkloadSelector: has(a), asNumber: 0}", &["LocalWorkloadSelector: needs asNumber"]),
+        ("{peerIP: 192.0.2.1, asNumber: 1, localASNumber: 0}", &["LocalASNumber: 0 is no AS"]),
+        ("{peerIP: 192.0.2.1, asNumber: 1, numAllowedLocalASNumbers: -1}", &["NumAllowedLocalASNumbers"]),
+        // The way to it.
+        ("{reachableBy: 192.0.2.9, peerSelector: all()}", &["ReachableBy: must be empty when peerIP is empty"]),
+        ("{peerIP: '2001:db8::1', asNumber: 1, reachableBy: 192.0.2.9}", &["ReachableBy: address family"]),
+        ("{peerIP: 192.0.2.1, asNumber: 1, reachableBy: gateway}", &["ReachableBy: IP address"]),
+        ("{peerSelector: all(), sourceAddress: Any}", &["SourceAddress: UseNodeIP, None"]),
+        ("{peerSelector: all(), keepOriginalNextHop: true, nextHopMode: Auto}", &["KeepOriginalNextHop"]),
+        ("{peerSelector: all(), keepOriginalNextHop: false, nextHopMode: Auto}", &[]),
+        ("{peerSelector: all(), nextHopMode: auto}", &["NextHopMode: must be one of Auto, Self, Keep"]),
+        ("{peerSelector: all(), reversePeering: Never}", &["ReversePeering: Auto, Manual"]),
+        // Times.
+        ("{peerSelector: all(), maxRestartTime: 4095s, keepaliveTime: 20s, ttlSecurity: 255}", &[]),
+        (
+            "{peerSelector: all(), maxRestartTime: 2 minutes, keepaliveTime: 0s}",
+            &["MaxRestartTime: length of time", "KeepaliveTime: from 1s"],
+        ),
+        (
+            "{peerSelector: all(), maxRestartTime: 2h, keepaliveTime: 24h}",
+            &["MaxRestartTime: to 4095s", "KeepaliveTime: to 65535s"],
+        ),
+        // What it names.
+        ("{peerSelector: all(), password: {secretKeyRef: {name: a, key: b}}}", &[]),
+        ("{peerSelector: all(), password: {secretKeyRef: {name: a, key: ''}}}", &["Password.SecretKeyRef.Key"]),
+        ("{peerSelector: all(), password: {secretKeyRef: {name: A, key: b}}}", &["Password.SecretKeyRef.Name"]),
+        (
+            "{peerSelector: all(), password: {secretKeyRef: {}}}",
+            &["Password.SecretKeyRef.Name", "Password.SecretKeyRef.Key"],
+        ),
+        ("{peerSelector: all(), password: {}}", &["Password.SecretKeyRef: must be given"]),
+        ("{peerSelector: all(), filters: [a, B]}", &["Filters"]),
+        ("{peerSelector: all(), filters: [a, '']}", &["Filters: must be the name"]),
+        ("{peerSelector: all(), filters: [a, b, a]}", &["Filters: more than once"]),
+        // Selectors.
+        ("{nodeSelector: 'has(a', peerSelector: all()}", &["NodeSelector: is not a selector"]),
+        ("{peerSelector: 'a = b'}", &["PeerSelector: is not a selector"]),
+        ("{localWorkloadSelector: 'a ==', asNumber: 1}", &["LocalWorkloadSelector: is not a selector"]),
     ] {
         check_spec("BGPPeer", spec, expected);
     }
+    // Beyond what its field can hold: found when it is read.
+    let text = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: a}\nspec: {ttlSecurity: 256}\n";
+    let error = documents(text).unwrap_err().to_string();
+    assert!(error.starts_with("BGPPeer(a): spec.ttlSecurity: invalid value: integer `256`"), "{error}");
 }
 
 #[test]
@@ -220,6 +262,23 @@ fn bgp_settings_are_checked() {
         ("{logSeverityScreen: info, asNumber: 64512, listenPort: 179, serviceClusterIPs: [{cidr: ''}]}", &[]),
         ("{logSeverityScreen: Loud}", &["LogSeverityScreen"]),
         ("{bindMode: All}", &["BindMode"]),
+        ("{asNumber: 0}", &["ASNumber: 0 is no AS"]),
+        ("{listenPort: 0}", &["ListenPort: from 1 to 65535"]),
+        ("{serviceLoadBalancerAggregation: On}", &["ServiceLoadBalancerAggregation"]),
+        (
+            "{localWorkloadPeeringIPV4: 'fd00::1', localWorkloadPeeringIPV6: 10.0.0.1}",
+            &["LocalWorkloadPeeringIPV4: IPv4", "LocalWorkloadPeeringIPV6: IPv6"],
+        ),
+        (
+            "{localWorkloadPeeringIPV4: 169.254.1.1, localWorkloadPeeringIPV6: 'fe80::1', programClusterRoutes: Disabled}",
+            &[],
+        ),
+        ("{nodeMeshMaxRestartTime: 2h}", &["NodeMeshMaxRestartTime: to 4095s"]),
+        ("{nodeMeshPassword: {secretKeyRef: {key: b}}}", &["NodeMeshPassword.SecretKeyRef.Name"]),
+        (
+            "{communities: [{name: a, value: '1:2'}, {name: a, value: 1:2:3}], prefixAdvertisements: [{cidr: 10.0.0.0/8, communities: [a]}]}",
+            &["Spec.Communities[].Name: more than once"],
+        ),
         ("{ignoredInterfaces: [eth*, '*', abcdefghijklmnop]}", &["IgnoredInterfaces", "IgnoredInterfaces"]),
         ("{programClusterRoutes: Yes}", &["ProgramClusterRoutes"]),
         (
@@ -246,7 +305,7 @@ fn bgp_settings_are_checked() {
         check_default(spec, expected);
     }
     let everything = "{nodeToNodeMeshEnabled: true, asNumber: 1, serviceLoadBalancerIPs: [], serviceExternalIPs: [], \
-                      serviceClusterIPs: [], nodeMeshPassword: {}, nodeMeshMaxRestartTime: 2m, listenPort: 179}";
+                      serviceClusterIPs: [], nodeMeshPassword: {secretKeyRef: {name: a, key: b}}, nodeMeshMaxRestartTime: 2m, listenPort: 179}";
     let found = validate(&resource("BGPConfiguration", "{name: node.worker-1}", everything));
     let reasons: Vec<_> = found.iter().map(|fault| fault.reason.as_str()).collect();
     assert_eq!(reasons.len(), 7);
@@ -266,7 +325,16 @@ fn filters_are_checked() {
             "{action: Accept, matchOperator: In, cidr: 10.0.0.0/8, prefixLength: {min: -1, max: 33}}",
             &["ExportV4[0].PrefixLength.Min", "ExportV4[0].PrefixLength.Max"],
         ),
+        (
+            "{action: Accept, matchOperator: In, cidr: 10.0.0.0/8, prefixLength: {min: 26, max: 24}}",
+            &["ExportV4[0].PrefixLength.Min: greater than max, 24"],
+        ),
+        ("{action: Accept, matchOperator: In, cidr: 10.0.0.0/8, prefixLength: {min: 24, max: 24}}", &[]),
         ("{action: Accept, source: Everyone}", &["ExportV4[0].Source"]),
+        ("{action: Accept, asPathPrefix: [64512, 0]}", &["ExportV4[0].ASPathPrefix: 0 is no AS"]),
+        ("{action: Accept, communities: {values: ['1:2', '3:4']}}", &["ExportV4[0].Communities.Values: exactly one"]),
+        ("{action: Accept, communities: {values: ['65536:1']}}", &["ExportV4[0].Communities.Values: 65535"]),
+        ("{action: Accept, communities: {values: ['4294967295:1:0']}}", &[]),
         ("{action: Accept, interface: abcdefghijklmnop}", &["ExportV4[0].Interface"]),
         ("{action: Accept, interface: '*'}", &[]),
         ("{action: Accept, communities: {values: []}}", &["ExportV4[0].Communities.Values"]),
@@ -293,12 +361,42 @@ fn filters_are_checked() {
     ] {
         check_spec("BGPFilter", &format!("{{exportV4: [{rule}]}}"), expected);
     }
+    let eleven = |one: &str| vec![one; 11].join(", ");
+    let many = format!("{{exportV4: [{{action: Accept, operations: [{}]}}]}}", eleven("{setPriority: {value: 1}}"));
+    check_spec("BGPFilter", &many, &["ExportV4[0].Operations: 10 entries"]);
+    let long = format!(
+        "{{importV4: [{{action: Reject}}, {{action: Accept, operations: [{{prependASPath: {{prefix: [{}]}}}}]}}]}}",
+        eleven("7")
+    );
+    check_spec("BGPFilter", &long, &["ImportV4[1].Operations[0].PrependASPath.Prefix: from 1 to 10"]);
+    let zero = "{exportV6: [{action: Accept, operations: [{prependASPath: {prefix: [0]}}]}]}";
+    check_spec("BGPFilter", zero, &["ExportV6[0].Operations[0].PrependASPath.Prefix: 0 is no AS"]);
+    check_spec(
+        "BGPFilter",
+        "{importV6: [{action: Accept, matchOperator: In, cidr: 10.0.0.0/8}]}",
+        &["ImportV6[0].CIDR: IPv6"],
+    );
+    for (field, words) in [
+        ("matchOperator: Within", "`Equal`, `NotEqual`, `In`, `NotIn`"),
+        ("peerType: EBGP", "`eBGP` or `iBGP`"),
+        ("action: Allow", "`Accept` or `Reject`"),
+    ] {
+        let rule = if field.starts_with("action") { field.to_owned() } else { format!("action: Accept, {field}") };
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {{name: f}}\nspec: {{importV6: [{{action: Reject}}, {{{rule}}}]}}\n"
+        );
+        let error = documents(&text).unwrap_err().to_string();
+        let place = format!("BGPFilter(f): spec.importV6[1].{}: ", field.split(':').next().unwrap());
+        assert!(error.starts_with(&place) && error.contains(words), "{error}");
+    }
     let v6 = "{importV6: [{action: Accept, matchOperator: In, cidr: 'fd00::/8', prefixLength: {max: 128}}]}";
     check_spec("BGPFilter", v6, &[]);
 }
 
 #[test]
 fn nodes_and_kinds_of_few_fields_are_checked() {
+    check_spec("Node", "{bgp: {asNumber: 0, routeReflectorClusterID: 244.0.0.1}}", &["ASNumber: 0 is no AS"]);
+    check_spec("Node", "{bgp: {routeReflectorClusterID: 'fd00::1'}}", &["RouteReflectorClusterID: IPv4"]);
     check_spec("Node", "{bgp: {}}", &["BGP: must not be empty"]);
     check_spec("Node", "{bgp: {ipv4Address: 10.0.0.1, ipv6Address: 'fd00::1/64'}}", &[]);
     check_spec(
