@@ -55,9 +55,9 @@ impl Nets {
 
 impl FromIterator<IpNet> for Nets {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
-        let mut all = Self::default();
-        all.extend(nets);
-        all
+        let nets: BTreeSet<_> = nets.into_iter().map(|net| net.trunc()).collect();
+        let lengths = nets.iter().map(IpNet::prefix_len).collect();
+        Self { nets, lengths }
     }
 }
 

@@ -10,7 +10,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bgp_proto::LocalRoute;
 use calico_api::{AffinityState, Kind};
@@ -22,6 +22,9 @@ use crate::filter::BgpFilter;
 use crate::inputs::{Inputs, NodeFacts, Pool};
 use crate::services::{EXCLUDED, ServiceSettings, Services};
 use crate::sessions::SessionConfig;
+
+/// The largest kernel metric that a LOCAL_PREF can say.
+const PRIORITY_LIMIT: u32 = 2_147_483_646;
 
 /// What the process was told on its command line and in its environment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,6 +65,9 @@ pub struct Surroundings {
     pub felix_owns_ipip: bool,
     /// Only reflectors tell external peers what they have learned.
     pub only_reflectors_export_learned: bool,
+    /// Names of BGPFilters of which no version was ever understood: where they are named, nothing is told or believed,
+    /// since a mistake must open nothing.
+    pub unknown_filters: BTreeSet<String>,
 }
 
 impl Surroundings {
@@ -87,6 +93,8 @@ impl Surroundings {
                 confirmed.map(|(block, _)| *block).collect()
             }
         };
+        let faulty = inputs.faults.keys().filter(|(kind, _)| *kind == Kind::BGPFilter);
+        let unknown_filters = faulty.filter(|(_, name)| !inputs.filters.contains_key(name));
         let mut kernel_ranges = services.kernel_ranges();
         kernel_ranges.extend(inputs.services.strays(&services, endpoint_node, excluded));
         Self {
@@ -97,21 +105,27 @@ impl Surroundings {
             reflected_services: services.load_balancer.iter().chain(&services.external).copied().collect(),
             kernel_ranges,
             communities: Communities::of(global, inputs.per_node.get(node)).0,
-            normal_v4: global.ipv4_normal_route_priority.unwrap_or(LocalRoute::NORMAL_METRIC),
-            normal_v6: global.ipv6_normal_route_priority.unwrap_or(LocalRoute::NORMAL_METRIC),
+            normal_v4: metric(global.ipv4_normal_route_priority),
+            normal_v6: metric(global.ipv6_normal_route_priority),
             felix_owns_ipip: felix_owns_ipip(inputs),
             only_reflectors_export_learned: settings.only_reflectors_export_learned,
+            unknown_filters: unknown_filters.map(|(_, name)| name.clone()).collect(),
         }
     }
 }
 
+/// A priority as a kernel metric; one that no LOCAL_PREF can say is not used.
+fn metric(priority: Option<u32>) -> u32 {
+    priority.filter(|priority| (1..=PRIORITY_LIMIT).contains(priority)).unwrap_or(LocalRoute::NORMAL_METRIC)
+}
+
 fn excluded(facts: Option<&NodeFacts>) -> bool {
-    facts.is_some_and(|facts| Services::excludes(facts.labels.get(EXCLUDED).map(|value| &value[..])))
+    facts.is_some_and(|facts| Services::excludes(facts.labels.get(EXCLUDED)))
 }
 
 /// Whether IPIP routes are felix's. Both resources have a say; the class is never left without an owner, and where
 /// both or neither claim it, it is felix's.
-pub fn felix_owns_ipip(inputs: &Inputs) -> bool {
+fn felix_owns_ipip(inputs: &Inputs) -> bool {
     let claims = |value: Option<&str>, default| match value {
         Some("Enabled" | "EnabledIPIPOnly") => true,
         Some("Disabled" | "EnabledNoEncapOnly") => false,
@@ -120,15 +134,6 @@ pub fn felix_owns_ipip(inputs: &Inputs) -> bool {
     let felix = claims(inputs.felix_programs.as_deref(), true);
     let speaker = claims(inputs.global.program_cluster_routes.as_deref(), false);
     felix || !speaker
-}
-
-/// The filters in force by name. One that exists and of which no version was ever understood rejects everything: a
-/// mistake in it opens nothing.
-pub fn filters(inputs: &Inputs) -> BTreeMap<String, BgpFilter> {
-    let unknown =
-        inputs.faults.keys().filter(|(kind, name)| *kind == Kind::BGPFilter && !inputs.filters.contains_key(name));
-    let unknown = unknown.map(|(_, name)| (name.clone(), BgpFilter::reject_all()));
-    inputs.filters.clone().into_iter().chain(unknown).collect()
 }
 
 /// What an operator should know of filters, communities and service ranges that are in force for `node` and `sessions`.

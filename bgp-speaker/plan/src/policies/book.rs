@@ -52,15 +52,18 @@ impl PolicyBook {
         self.imports.retain_used();
         self.exports.retain_used();
         let scene = Scene::new(&surroundings);
+        let unknown = surroundings.unknown_filters.into_iter().map(|name| (name, BgpFilter::reject_all()));
+        let filters: BTreeMap<_, _> = unknown.chain(filters.clone()).collect();
         let moved = *self.scene != scene;
-        if !moved && self.filters == *filters {
+        if !moved && self.filters == filters {
             return Exchange::default();
         }
         let mut within = self.scene.difference(&scene);
         if moved {
             self.scene = Arc::new(scene);
         }
-        self.filters.clone_from(filters);
+        self.filters = filters;
+        let filters = &self.filters;
         let mut exchange = Exchange::default();
         self.imports.renew(false, |names| chain(filters, names, Direction::Import), import, &mut exchange, &mut within);
         let scene = &self.scene;
@@ -82,6 +85,14 @@ impl PolicyBook {
         let chain = |names: &[String]| chain(&self.filters, names, Direction::Export);
         let scene = &self.scene;
         self.exports.get(&session.filters, chain, |chain| export(chain, scene))
+    }
+}
+
+#[cfg(test)]
+impl PolicyBook {
+    /// How many policies there are.
+    pub(super) fn held(&self) -> usize {
+        self.imports.policies.len() + self.exports.policies.len()
     }
 }
 
