@@ -361,7 +361,7 @@ fn filters_are_checked() {
     ] {
         check_spec("BGPFilter", &format!("{{exportV4: [{rule}]}}"), expected);
     }
-    let eleven = |one: &str| vec![one; 11].join(", ");
+    let eleven = |one: &str| [one; 11].join(", ");
     let many = format!("{{exportV4: [{{action: Accept, operations: [{}]}}]}}", eleven("{setPriority: {value: 1}}"));
     check_spec("BGPFilter", &many, &["ExportV4[0].Operations: 10 entries"]);
     let long = format!(

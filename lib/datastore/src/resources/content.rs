@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 
-use calico_api::{Key, Placed, ValidationError, default_on_write, placed_documents, validate};
+use calico_api::{Key, Placed, default_on_write, placed_documents, validate};
 use serde_json::{Value, json};
 
 use crate::{Entry, Revision, value};
@@ -93,8 +93,11 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<Key, Value>, String> {
         let key = resource.key();
         let at = format!("(document {document}, from line {line})");
         default_on_write(&mut resource);
-        if let Err(error) = ValidationError::check(validate(&resource)) {
-            return Err(format!("{key}: {error} {at}"));
+        let faults = validate(&resource);
+        if !faults.is_empty() {
+            // On one line, since it goes into logs and conditions.
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            return Err(format!("{key}: error with field {} {at}", faults.join("; ")));
         }
         if let btree_map::Entry::Occupied(first) = places.entry(key.clone()) {
             return Err(format!("{key} is there twice, first in document {} {at}", first.get()));
@@ -136,8 +139,20 @@ mod tests {
             &PEER.replace("peerIP", "peerIp"),
             "field in document is not recognized or is in the wrong location: peerIp, at spec.peerIp (document 1, from line 1)",
         );
+        let both = PEER.replace("asNumber: 1", "asNumber: 0, localASNumber: 0");
+        let told = read(&both).unwrap_err();
+        assert!(
+            told.contains("LocalASNumber = '0'") && told.contains("; ASNumber = '0'") && !told.contains('\n'),
+            "{told}"
+        );
         let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\nstringData: {k: [hunter2]}\n";
         assert!(!read(secret).unwrap_err().contains("hunter2"));
+    }
+
+    #[test]
+    fn the_example_of_the_documents_is_in_order() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/route-reflector/reflectors.yaml");
+        assert!(read(&std::fs::read_to_string(path).unwrap()).unwrap().len() > 2);
     }
 
     #[test]

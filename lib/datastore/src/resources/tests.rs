@@ -108,7 +108,7 @@ async fn what_was_said_stays_while_the_file_is_wrong_empty_or_gone() {
         ),
         ("spec: [".to_owned(), "(document 1, from line 1)"),
         (
-            peer("a", 7).replace("peerIP: 192.0.2.1", "node: x, nodeSelector: all()"),
+            peer("a", 7).replace("peerIP:", "node: x, nodeSelector: all(), peerIP:"),
             "node and nodeSelector cannot both be set) (document 1, from line 1)",
         ),
         (String::new(), "it has no resources"),
