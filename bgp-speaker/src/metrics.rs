@@ -1,6 +1,6 @@
 //! Which numbers does the speaker publish?
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::status::{KernelStatus, SessionStatus, State};
 
@@ -14,8 +14,10 @@ pub struct Metrics {
     messages: IntGaugeVec,
     flaps: IntGaugeVec,
     refused: IntCounterVec,
-    /// Prefixes in the RIB.
-    pub rib_prefixes: IntGauge,
+    changes: IntGaugeVec,
+    error_code: IntGaugeVec,
+    error_subcode: IntGaugeVec,
+    rib_prefixes: IntGaugeVec,
     installed: IntGauge,
     held_back: IntGauge,
     elsewhere: IntGauge,
@@ -29,9 +31,15 @@ pub struct Metrics {
     pub recovering: IntGauge,
     /// Blocks that this node advertises.
     pub blocks: IntGauge,
-    /// Conditions that an operator should look at.
-    pub warnings: IntGauge,
+    /// Service prefixes that this node originates.
+    pub services: IntGauge,
+    /// Exchanges of policies while sessions stayed.
+    pub policy_exchanges: IntCounter,
+    warnings: IntGaugeVec,
 }
+
+/// The kinds of warnings, for gauges that show zeroes too.
+const WARNINGS: [&str; 6] = ["session", "resource", "policy", "ownership", "services", "password"];
 
 impl Metrics {
     /// Registers all of them.
@@ -56,6 +64,10 @@ impl Metrics {
             &["reason"],
         )?;
         registry.register(Box::new(refused.clone()))?;
+        let policy_exchanges =
+            IntCounter::new("bgp_policy_exchanges_total", "Exchanges of policies while sessions stayed up")?;
+        registry.register(Box::new(policy_exchanges.clone()))?;
+        let changes = ["session", "peer", "kind"];
         Ok(Self {
             peers: gauges("bgp_peers", "Sessions by state", &["state"])?,
             session_up: gauges("bgp_session_up", "1 while the session is established", &session)?,
@@ -64,7 +76,14 @@ impl Metrics {
             messages: gauges("bgp_session_messages", "Messages received and sent since start", &directed)?,
             flaps: gauges("bgp_session_flaps", "Times the session was lost since start", &session)?,
             refused,
-            rib_prefixes: gauge("bgp_rib_prefixes", "Prefixes in the RIB")?,
+            changes: gauges("bgp_session_changes", "Resets and live changes by configuration since start", &changes)?,
+            error_code: gauges(
+                "bgp_session_last_error_code",
+                "Code of the last NOTIFICATION while the session is not up, or 0",
+                &session,
+            )?,
+            error_subcode: gauges("bgp_session_last_error_subcode", "Its subcode", &session)?,
+            rib_prefixes: gauges("bgp_rib_prefixes", "Prefixes in the RIB", &["family"])?,
             installed: gauge("bgp_routes_installed", "Kernel routes that this speaker holds")?,
             held_back: gauge("bgp_routes_held_back", "Prefixes whose next hop cannot be reached")?,
             elsewhere: gauge("bgp_routes_elsewhere", "Learned prefixes that another program routes")?,
@@ -74,7 +93,9 @@ impl Metrics {
             datastore_answers: gauge("bgp_datastore_answers", "1 while the datastore answers")?,
             recovering: gauge("bgp_recovering", "1 while recovery after the start lasts")?,
             blocks: gauge("bgp_blocks_advertised", "Blocks of this node that are advertised")?,
-            warnings: gauge("bgp_warnings", "Conditions that an operator should look at")?,
+            services: gauge("bgp_services_advertised", "Service prefixes that this node originates")?,
+            policy_exchanges,
+            warnings: gauges("bgp_warnings", "Conditions that an operator should look at, by kind", &["kind"])?,
         })
     }
 
@@ -88,9 +109,13 @@ impl Metrics {
         let peer = status.peer.ip().to_string();
         let labels = [status.name.as_str(), peer.as_str()];
         let established = matches!(status.state, State::Up | State::Wait);
+        let code = status.last_error_code.as_deref().filter(|_| !established);
+        let (code, subcode) = code.and_then(|text| text.split_once('.')).unwrap_or(("0", "0"));
+        self.error_code.with_label_values(&labels).set(code.parse().unwrap_or(0));
+        self.error_subcode.with_label_values(&labels).set(subcode.parse().unwrap_or(0));
         self.session_up.with_label_values(&labels).set(established.into());
         self.session_since.with_label_values(&labels).set(status.since.as_second());
-        self.flaps.with_label_values(&labels).set(i64::try_from(status.flaps).unwrap_or(i64::MAX));
+        self.flaps.with_label_values(&labels).set(i64::try_from(status.tally.flaps).unwrap_or(i64::MAX));
     }
 
     /// How one session is now, with its numbers.
@@ -107,15 +132,34 @@ impl Metrics {
         ] {
             self.prefixes.with_label_values(&[labels[0], labels[1], direction]).set(number(value));
         }
+        for (kind, value) in [("reset", status.tally.resets), ("live", status.tally.live_changes)] {
+            self.changes.with_label_values(&[labels[0], labels[1], kind]).set(number(value));
+        }
         for (direction, value) in [("received", status.messages.received), ("sent", status.messages.sent)] {
             self.messages.with_label_values(&[labels[0], labels[1], direction]).set(number(value));
+        }
+    }
+
+    /// How many conditions of which kind there are.
+    pub fn warnings(&self, kinds: impl Iterator<Item = &'static str>) {
+        WARNINGS.iter().for_each(|kind| self.warnings.with_label_values(&[*kind]).set(0));
+        kinds.for_each(|kind| self.warnings.with_label_values(&[kind]).inc());
+    }
+
+    /// How many prefixes there are, IPv4 and IPv6.
+    pub fn rib(&self, (v4, v6): (usize, usize)) {
+        for (family, size) in [("ipv4", v4), ("ipv6", v6)] {
+            self.rib_prefixes.with_label_values(&[family]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
     }
 
     /// A session is no longer configured.
     pub fn forget(&self, name: &str, peer: std::net::IpAddr) {
         let peer = peer.to_string();
-        for gauges in [&self.session_up, &self.session_since, &self.flaps] {
+        for kind in ["reset", "live"] {
+            let _ = self.changes.remove_label_values(&[name, &peer, kind]);
+        }
+        for gauges in [&self.session_up, &self.session_since, &self.flaps, &self.error_code, &self.error_subcode] {
             let _ = gauges.remove_label_values(&[name, &peer]);
         }
         for direction in ["received", "accepted", "stale", "advertised", "sent"] {

@@ -1,22 +1,26 @@
 //! What was the speaker told on its command line and in its environment, and what does it mean?
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use bgp_plan::policies::Settings;
 use calico_daemon::LogFormat;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use ipnet::IpNet;
 
 use crate::router_id::RouterIdChoice;
 
 /// Ocicat's BGP speaker: the node's BGP sessions, and the kernel routes learned from them.
 ///
-/// Sessions follow from the datastore's Node, BGPConfiguration and BGPPeer resources, without restart: a full mesh of
-/// all nodes unless nodeToNodeMeshEnabled is false, and the peers that BGPPeers name. The node's IPAM blocks are
-/// advertised; learned routes are programmed into the main table with protocol 12 and left there when the
-/// speaker stops, so that a restart costs no packet.
+/// Sessions follow from the datastore's Node, BGPConfiguration, BGPPeer and BGPFilter resources, without restart: a full
+/// mesh of all nodes unless nodeToNodeMeshEnabled is false, and the peers that BGPPeers name. The node's IPAM blocks,
+/// borrowed addresses and service addresses are advertised; learned routes are programmed into the main table with
+/// protocol 12 and left there when the speaker stops, so that a restart costs no packet.
 ///
 /// The datastore is chosen as by calicoctl: DATASTORE_TYPE (kubernetes, etcdv3 or sqlite) with its variables
-/// (KUBECONFIG, ETCD_ENDPOINTS, SQLITE_PATH, ...), or a calicoctl.cfg given by --config.
+/// (KUBECONFIG, ETCD_ENDPOINTS, SQLITE_PATH, ...), or a calicoctl.cfg given by --config, or in short by --datastore.
+///
+/// A route reflector on a machine outside any cluster: bgp-speaker --resources FILE.yaml --kernel none
 #[derive(Clone, Debug, Parser)]
 #[command(name = "bgp-speaker", version = calico_version::LONG, max_term_width = 110)]
 pub struct Options {
@@ -32,6 +36,48 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// The datastore in short: sqlite:FILE, etcd:URL[,URL...], kubernetes, or kubernetes:KUBECONFIG
+    #[arg(long, value_name = "STORE", conflicts_with_all = ["config", "resources"])]
+    pub datastore: Option<Datastore>,
+
+    /// A YAML file of Node, BGPConfiguration, BGPPeer, BGPFilter and other documents in place of a datastore; it is read
+    /// again when it changes, and if it cannot be understood, what it said last goes on
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub resources: Option<PathBuf>,
+
+    /// Whether the kernel's routes are looked at and learned routes go there (main table), or not at all (none): then
+    /// every next hop counts as reachable, and no right over the network is needed
+    #[arg(long, env = "BGP_KERNEL", value_name = "WHICH", default_value = "main")]
+    pub kernel: KernelMode,
+
+    /// Whether all nodes tell external peers what they have learned of other nodes, as Calico does, or only reflectors
+    #[arg(long, env = "BGP_EXPORT_LEARNED", value_name = "WHO", default_value = "all")]
+    pub export_learned: ExportLearned,
+
+    /// Namespace of the Secrets that hold BGP passwords
+    #[arg(long, env = "NAMESPACE", value_name = "NAME", default_value = "kube-system")]
+    pub namespace: String,
+
+    /// This node's name in Kubernetes, by which endpoints of Services name it [default: the node's name]
+    #[arg(long, env = "CALICO_K8S_NODE_REF", value_name = "NAME")]
+    pub kubernetes_node: Option<String>,
+
+    /// Ranges that take the place of BGPConfiguration's serviceClusterIPs
+    #[arg(long, env = "CALICO_ADVERTISE_CLUSTER_IPS", value_name = "CIDR[,CIDR...]")]
+    pub advertise_cluster_ips: Option<String>,
+
+    /// Host-local IPAM: the node's podCIDRs are its blocks (true or false)
+    #[arg(long, env = "USE_POD_CIDR", value_name = "BOOL")]
+    pub use_pod_cidr: Option<String>,
+
+    /// Folder in whose endpoint-status/ felix tells which local workloads are peers
+    #[arg(long, env = "CALICO_ENDPOINT_STATUS_PATH_PREFIX", value_name = "FOLDER", default_value = "/var/run/calico")]
+    pub endpoint_status_prefix: PathBuf,
+
+    /// File in which the last good version of resources that are not understood now outlives a restart
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/calico/bgp-last-good.json")]
+    pub last_good: PathBuf,
+
     /// BGP identifier: an IPv4 address, or "hash" for one made from the node's name
     /// [default: the node's IPv4 address, or the hash where it has none]
     #[arg(long, env = "CALICO_ROUTER_ID", value_name = "ID", default_value = "", hide_default_value = true)]
@@ -41,7 +87,8 @@ pub struct Options {
     #[arg(long, env = "BGP_HEALTH_ADDRESS", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9098")]
     pub http: SocketAddr,
 
-    /// Unix socket that answers {"show":"status"}, {"show":"sessions"} and {"show":"routes"} with JSON
+    /// Unix socket that answers {"show":"status"}, "sessions", "neighbors" and "routes" with JSON; routes may be
+    /// selected: {"show":"routes","prefix":"10.244.0.0/26"}
     #[arg(long, value_name = "PATH", default_value = "/run/ocicat/bgp.sock")]
     pub status_socket: PathBuf,
 
@@ -54,8 +101,106 @@ pub struct Options {
     pub log_format: LogFormat,
 
     /// trace, debug, info, warning, error, fatal, or a filter such as info,bgp_speaker=debug
-    #[arg(long, env = "BGP_LOGSEVERITYSCREEN", value_name = "LEVEL", default_value = "info")]
-    pub log_level: String,
+    /// [default: logSeverityScreen of BGPConfiguration, the node's own before the cluster's]
+    #[arg(long, env = "BGP_LOGSEVERITYSCREEN", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// Whether the kernel has a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KernelMode {
+    /// Its main table.
+    Main,
+    /// No.
+    None,
+}
+
+/// Who tells external peers what was learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportLearned {
+    /// Every node.
+    All,
+    /// Route reflectors.
+    Reflectors,
+}
+
+/// A datastore in short: variables that take the place of the environment's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datastore(Vec<(&'static str, String)>);
+
+/// The text names no datastore.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no datastore: write sqlite:FILE, etcd:URL[,URL...], kubernetes or kubernetes:KUBECONFIG")]
+pub struct DatastoreError(String);
+
+impl std::str::FromStr for Datastore {
+    type Err = DatastoreError;
+
+    fn from_str(text: &str) -> Result<Self, DatastoreError> {
+        let (kind, place) = text.split_once(':').map_or((text, None), |(kind, place)| (kind, Some(place)));
+        let place = place.filter(|place| !place.is_empty());
+        let variables = match (kind, place) {
+            ("sqlite", Some(file)) => vec![("DATASTORE_TYPE", "sqlite".to_owned()), ("SQLITE_PATH", file.to_owned())],
+            ("etcd" | "etcdv3", place) => {
+                let mut variables = vec![("DATASTORE_TYPE", "etcdv3".to_owned())];
+                variables.extend(place.map(|urls| ("ETCD_ENDPOINTS", urls.to_owned())));
+                variables
+            }
+            ("kubernetes" | "kdd", place) => {
+                let mut variables = vec![("DATASTORE_TYPE", "kubernetes".to_owned())];
+                variables.extend(place.map(|file| ("KUBECONFIG", file.to_owned())));
+                variables
+            }
+            _ => return Err(DatastoreError(text.to_owned())),
+        };
+        Ok(Self(variables))
+    }
+}
+
+impl Datastore {
+    /// The variable of this name, with or without the prefix `CALICO_`, if the text says anything about it.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let name = name.strip_prefix("CALICO_").unwrap_or(name);
+        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value.clone())
+    }
+}
+
+/// A variable cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("CALICO_ADVERTISE_CLUSTER_IPS has \"{0}\", expected ranges such as 10.96.0.0/12, with commas between them")]
+pub struct SettingsError(String);
+
+impl Options {
+    /// What policies and plan depend on.
+    ///
+    /// # Errors
+    /// If a range cannot be read.
+    pub fn settings(&self) -> Result<Settings, SettingsError> {
+        let ranges = |text: &str| -> Result<Vec<IpNet>, SettingsError> {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            let range = |part: &str| {
+                let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
+                part.parse::<IpNet>().ok().or_else(address).map(|net| net.trunc())
+            };
+            parts.map(|part| range(part).ok_or_else(|| SettingsError(part.to_owned()))).collect()
+        };
+        Ok(Settings {
+            cluster_ips: self
+                .advertise_cluster_ips
+                .as_deref()
+                .filter(|text| !text.trim().is_empty())
+                .map(ranges)
+                .transpose()?,
+            use_pod_cidr: self.use_pod_cidr.as_deref().is_some_and(is_true),
+            only_reflectors_export_learned: self.export_learned == ExportLearned::Reflectors,
+            kubernetes_node: self.kubernetes_node.clone().filter(|name| !name.is_empty()),
+        })
+    }
+}
+
+/// A boolean as Calico reads it from the environment: set and not one of these is true.
+fn is_true(text: &str) -> bool {
+    !matches!(text.trim().to_ascii_lowercase().as_str(), "false" | "0" | "no" | "n" | "f")
 }
 
 /// The node's name could not be found.
@@ -120,11 +265,45 @@ mod tests {
     fn the_command_line_is_sound_and_explains_itself() {
         Options::command().debug_assert();
         let help = Options::command().render_long_help().to_string();
-        for word in
-            ["NODENAME", "CALICO_ROUTER_ID", "DATASTORE_TYPE", "bird6.ctl", "/readiness", "BGP_LOGSEVERITYSCREEN"]
-        {
+        for word in [
+            "NODENAME",
+            "CALICO_ROUTER_ID",
+            "DATASTORE_TYPE",
+            "bird6.ctl",
+            "/readiness",
+            "BGP_LOGSEVERITYSCREEN",
+            "--kernel",
+        ] {
             assert!(help.contains(word), "{word} in\n{help}");
         }
+    }
+
+    #[test]
+    fn a_datastore_in_short_is_what_the_variables_say_at_length() {
+        let variable = |text: &str, name: &str| text.parse::<Datastore>().unwrap().variable(name);
+        assert_eq!(variable("sqlite:/x/y.db", "SQLITE_PATH").as_deref(), Some("/x/y.db"));
+        assert_eq!(variable("sqlite:/x/y.db", "CALICO_DATASTORE_TYPE").as_deref(), Some("sqlite"));
+        assert_eq!(
+            variable("etcd:http://a:2379,http://b:2379", "ETCD_ENDPOINTS").as_deref(),
+            Some("http://a:2379,http://b:2379")
+        );
+        assert_eq!(variable("kubernetes", "KUBECONFIG"), None);
+        for bad in ["", "sqlite", "sqlite:", "consul:x"] {
+            assert!(bad.parse::<Datastore>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn variables_become_settings() {
+        let options = |arguments: &[&str]| Options::parse_from([&["bgp-speaker"], arguments].concat());
+        let settings =
+            options(&["--advertise-cluster-ips", "10.96.1.0/12, fd00::1", "--use-pod-cidr", ""]).settings().unwrap();
+        assert_eq!(settings.cluster_ips, Some(vec!["10.96.0.0/12".parse().unwrap(), "fd00::1/128".parse().unwrap()]));
+        assert!(settings.use_pod_cidr, "as Calico reads it, what is set and empty is true");
+        let settings = options(&["--use-pod-cidr", "No", "--export-learned", "reflectors"]).settings().unwrap();
+        assert!(!settings.use_pod_cidr && settings.only_reflectors_export_learned);
+        let error = options(&["--advertise-cluster-ips", "ten"]).settings().unwrap_err();
+        assert!(error.to_string().contains("\"ten\""), "{error}");
     }
 
     #[test]

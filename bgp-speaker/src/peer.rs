@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use bgp_plan::passwords::{NoPassword, Password};
+use bgp_plan::sessions::SessionConfig;
 use bgp_proto::{
     Asn, Capability, ConnectionId, Families, Family, GracefulRestart, Negotiated, Reason, RouterId, Session,
     State as Fsm,
@@ -10,19 +12,43 @@ use bgp_proto::{
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
-use crate::status::{Agreement, Messages, Prefixes, SessionStatus, State};
-use crate::transport::{Connection, DialId};
+use crate::status::{Agreement, Messages, PasswordStatus, Prefixes, SessionStatus, State, Tally};
+use crate::transport::{Connection, DialId, Md5Key, Packets};
 use crate::words;
-use bgp_plan::sessions::SessionConfig;
 
 /// The first dial comes so soon after a session is made: time enough for a peer that starts along with us to listen.
 const CONNECT_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// How it is about a session's password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// None is configured.
+    None,
+    /// It is known.
+    Set(Password),
+    /// One is configured and cannot be had. Departs from Calico, which goes on without the password that was asked for.
+    Missing(NoPassword),
+}
+
+impl Key {
+    /// Whether it takes another session to go to this one. Another reason for there being none is no change.
+    pub fn is_another(&self, old: &Self) -> bool {
+        match (self, old) {
+            (Self::Missing(reason), Self::Missing(before)) => reason != before,
+            _ => self != old,
+        }
+    }
+}
 
 /// One peer.
 #[derive(Debug)]
 pub struct Peer {
     /// How the session is configured.
     pub config: SessionConfig,
+    /// Its password.
+    pub key: Key,
+    /// Whether the session was told to be up.
+    pub started: bool,
     /// The session's state machine.
     pub session: Session,
     /// Its connections: at most one pending in each direction, or the one in use and a newcomer.
@@ -31,19 +57,16 @@ pub struct Peer {
     pub dialling: Option<(DialId, JoinHandle<()>)>,
     /// When the session wants to be woken, as it is registered.
     pub deadline: Option<Instant>,
-    /// Why it is not started at all.
-    pub refused: Option<String>,
     /// Families whose End-of-RIB came since the session is up.
     pub complete: Families,
-    /// Octets that wait for room in the writer.
-    pub waiting: bool,
     /// UPDATE messages sent.
     pub updates_sent: u64,
     /// Since when it is in its state.
     since: Timestamp,
     /// When it was established last, while it is.
     up_since: Option<Timestamp>,
-    flaps: u64,
+    /// What happened before the session was made anew, and here.
+    tally: Tally,
     state: State,
     /// The error that was logged last, so that retries do not repeat it.
     logged: Option<String>,
@@ -61,30 +84,73 @@ pub struct Identity {
 }
 
 impl Peer {
-    /// A peer whose session is not started yet.
-    pub fn new(config: SessionConfig, identity: Identity, now: Instant, clock: Timestamp) -> Self {
+    /// A peer whose session is not started yet; `tally` is what happened to the session in whose place it is.
+    pub fn new(
+        config: SessionConfig,
+        identity: Identity,
+        key: Key,
+        tally: Tally,
+        now: Instant,
+        clock: Timestamp,
+    ) -> Self {
         let session = Session::new(core_config(&config, identity), now);
-        let refused = config.password.is_some().then(|| {
-            // Departs from Calico, which goes on without the password that was asked for.
-            "Error: Password is configured and this version cannot read it".to_owned()
-        });
-        let state = if refused.is_some() { State::Down } else { State::Start };
+        let state = if matches!(key, Key::Missing(_)) { State::Down } else { State::Start };
         Self {
             config,
+            key,
+            started: false,
             session,
             connections: BTreeMap::new(),
             dialling: None,
             deadline: None,
-            refused,
             complete: Families::NONE,
-            waiting: false,
             updates_sent: 0,
             since: clock,
             up_since: None,
-            flaps: 0,
+            tally,
             state,
             logged: None,
         }
+    }
+
+    /// Why the session is not started at all.
+    pub fn refused(&self) -> Option<&NoPassword> {
+        match &self.key {
+            Key::Missing(reason) => Some(reason),
+            Key::None | Key::Set(_) => None,
+        }
+    }
+
+    /// What signs its packets.
+    pub fn md5_key(&self) -> Option<Md5Key> {
+        match &self.key {
+            Key::Set(password) => Some(Md5Key::new(password.octets())),
+            Key::None | Key::Missing(_) => None,
+        }
+    }
+
+    /// What is special about its packets.
+    pub fn packets(&self) -> Packets {
+        Packets { ttl_security: self.config.ttl_security }
+    }
+
+    /// Takes over a configuration that needs no new session.
+    pub fn change(&mut self, config: SessionConfig, identity: Identity, now: Instant) {
+        self.config = config;
+        self.tally.live_changes += 1;
+        self.session.reconfigure(core_config(&self.config, identity), now);
+    }
+
+    /// The peer asks to be told everything again.
+    pub fn was_asked_to_refresh(&mut self) {
+        self.tally.refreshes += 1;
+    }
+
+    /// What happened to the session, and to those in whose place it is.
+    pub fn tally(&self) -> Tally {
+        let counters = self.session.counters();
+        let tally = self.tally;
+        Tally { established: tally.established + counters.established, faults: tally.faults + counters.faults, ..tally }
     }
 
     /// The family that the session carries.
@@ -124,9 +190,8 @@ impl Peer {
     /// The session went down.
     pub fn went_down(&mut self, clock: Timestamp) {
         self.complete = Families::NONE;
-        self.waiting = false;
         self.up_since = None;
-        self.flaps += 1;
+        self.tally.flaps += 1;
         self.since = clock;
         self.state = State::Start;
     }
@@ -156,7 +221,16 @@ impl Peer {
     /// What status says of it.
     pub fn status(&self, clock: Timestamp, prefixes: Prefixes) -> SessionStatus {
         let counters = self.session.counters();
-        let last_error = self.refused.clone().or_else(|| self.session.last_error().map(Reason::to_string));
+        let last_error = match &self.key {
+            Key::Missing(reason) => Some(format!("Error: {reason}")),
+            Key::None | Key::Set(_) => self.session.last_error().map(Reason::to_string),
+        };
+        let code = match self.session.last_error() {
+            Some(Reason::Received(notification) | Reason::Sent(notification)) => {
+                Some(format!("{}.{}", u8::from(notification.code), notification.subcode))
+            }
+            _ => None,
+        };
         let up_for = |since: Timestamp| u64::try_from(clock.as_second() - since.as_second()).unwrap_or(0);
         SessionStatus {
             name: self.config.name.clone(),
@@ -168,6 +242,7 @@ impl Peer {
             uptime_seconds: self.up_since.map(up_for),
             remedy: last_error.as_deref().and_then(words::remedy),
             last_error,
+            last_error_code: code,
             local_as: self.config.local_as,
             peer_as: self.config.peer_as,
             passive: self.config.passive,
@@ -175,7 +250,15 @@ impl Peer {
             agreement: self.session.negotiated().map(|negotiated| agreement(negotiated, &self.config)),
             prefixes,
             messages: Messages { received: counters.received, sent: counters.sent + self.updates_sent },
-            flaps: self.flaps,
+            source: self.config.source,
+            ttl_security: self.config.ttl_security,
+            filters: self.config.filters.clone(),
+            password: match &self.key {
+                Key::None => None,
+                Key::Set(_) => Some(PasswordStatus::Set),
+                Key::Missing(reason) => Some(PasswordStatus::Missing(reason.to_string())),
+            },
+            tally: self.tally(),
             stale: self.session.stale().contains(self.family()),
         }
     }
@@ -196,6 +279,9 @@ fn core_config(config: &SessionConfig, identity: Identity) -> bgp_proto::Session
         keepalive: config.keepalive.map(|seconds| std::time::Duration::from_secs(seconds.into())),
         connect_delay: CONNECT_DELAY,
         families: family,
+        // As Calico's speakers offer it: more than one path of a prefix, either way.
+        add_path_receive: family,
+        add_path_send: family,
         graceful_restart: Some(restart),
         seed: seed(config, identity.router_id),
         ..bgp_proto::SessionConfig::new(local_as, identity.router_id, config.peer.ip(), peer_as)

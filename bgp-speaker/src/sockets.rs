@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -14,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::bird::{self, Family};
-use crate::status::{Overview, PathStatus, Question, Report, SessionStatus};
+use crate::status::{Overview, PathStatus, Question, Report, Selection, SessionStatus};
 
 /// The longest request, in octets.
 const LINE_LIMIT: u64 = 4096;
@@ -50,14 +52,42 @@ pub enum Dialect {
 #[serde(deny_unknown_fields)]
 struct Request {
     show: Show,
+    /// With `routes`: only what equals this prefix or lies in it; for an address, what covers it.
+    prefix: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Show {
     Status,
     Sessions,
+    Neighbors,
     Routes,
+}
+
+/// What is wrong with a request.
+fn understand(line: &str) -> Result<(Show, Question), String> {
+    let request: Request = serde_json::from_str(line).map_err(|error| {
+        format!("{error}; ask {{\"show\":\"status\"}}, \"sessions\", \"neighbors\" or \"routes\", this with a \"prefix\" if need be")
+    })?;
+    let prefix = match (request.show, request.prefix.as_deref()) {
+        (_, None) => None,
+        (Show::Routes, Some(text)) => {
+            let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+            let prefix = text.parse::<IpNet>().ok().or_else(address);
+            Some(prefix.ok_or_else(|| format!("prefix is \"{text}\", expected 10.244.0.0/26 or 10.244.0.1"))?.trunc())
+        }
+        (_, Some(_)) => return Err("only \"routes\" go with a prefix".to_owned()),
+    };
+    let question = match request.show {
+        Show::Status => Question::Status,
+        Show::Sessions | Show::Neighbors => Question::Sessions,
+        Show::Routes => {
+            let around = request.prefix.as_deref().is_some_and(|text| !text.contains('/'));
+            Question::Routes(Selection { prefix, around, audience: true })
+        }
+    };
+    Ok((request.show, question))
 }
 
 #[derive(Serialize)]
@@ -65,6 +95,7 @@ enum Show {
 enum Answer<'a> {
     Status(&'a Overview),
     Sessions { status: &'a Overview, sessions: &'a [SessionStatus] },
+    Neighbors { status: &'a Overview, neighbors: &'a [SessionStatus] },
     Routes { routes: &'a [PathStatus] },
     Error { error: String },
 }
@@ -148,24 +179,21 @@ async fn next_line(lines: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option
 }
 
 async fn json(line: &str, queries: &mpsc::Sender<Query>) -> String {
-    let question = match serde_json::from_str::<Request>(line) {
-        Ok(Request { show: Show::Status }) => Question::Status,
-        Ok(Request { show: Show::Sessions }) => Question::Sessions,
-        Ok(Request { show: Show::Routes }) => Question::Routes,
-        Err(error) => {
-            let error = format!("{error}; ask {{\"show\":\"status\"}}, \"sessions\" or \"routes\"");
-            return document(&Answer::Error { error });
-        }
+    let (show, question) = match understand(line) {
+        Ok(understood) => understood,
+        Err(error) => return document(&Answer::Error { error }),
     };
     let Some(report) = ask(queries, question).await else {
         return document(&Answer::Error {
             error: "the speaker does not answer: it is stopping or overloaded".to_owned(),
         });
     };
-    document(&match question {
-        Question::Status => Answer::Status(&report.overview),
-        Question::Sessions => Answer::Sessions { status: &report.overview, sessions: &report.sessions },
-        Question::Routes => Answer::Routes { routes: &report.paths },
+    let (status, sessions) = (&report.overview, report.sessions.as_slice());
+    document(&match show {
+        Show::Status => Answer::Status(status),
+        Show::Sessions => Answer::Sessions { status, sessions },
+        Show::Neighbors => Answer::Neighbors { status, neighbors: sessions },
+        Show::Routes => Answer::Routes { routes: &report.paths },
     })
 }
 
@@ -211,5 +239,25 @@ mod tests {
         assert_eq!(answer["sessions"], serde_json::json!([]));
         assert_eq!(answer["status"]["datastore_trouble"], trouble);
         assert_eq!(answer["status"]["datastore_in_sync"], false);
+    }
+
+    #[test]
+    fn a_request_is_understood_or_named() {
+        let (_, question) = understand("{\"show\":\"routes\",\"prefix\":\"10.244.1.9/26\"}").unwrap();
+        let Question::Routes(selection) = question else { panic!("{question:?}") };
+        let admits = |text: &str| selection.admits(&text.parse().unwrap());
+        assert!(admits("10.244.1.0/26") && admits("10.244.1.1/32") && !admits("10.244.0.0/16"));
+        let (_, question) = understand("{\"show\":\"routes\",\"prefix\":\"10.244.1.9\"}").unwrap();
+        let Question::Routes(selection) = question else { panic!("{question:?}") };
+        let admits = |text: &str| selection.admits(&text.parse().unwrap());
+        assert!(admits("10.244.1.0/26") && admits("10.244.0.0/16") && !admits("10.244.1.64/26") && !admits("fd00::/8"));
+        for (line, words) in [
+            ("{\"show\":\"nonsense\"}", "unknown variant"),
+            ("{\"show\":\"routes\",\"prefix\":\"ten\"}", "prefix is \"ten\""),
+            ("{\"show\":\"status\",\"prefix\":\"10.0.0.1\"}", "only \"routes\""),
+        ] {
+            let error = understand(line).unwrap_err();
+            assert!(error.contains(words), "{line}: {error}");
+        }
     }
 }

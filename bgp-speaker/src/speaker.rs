@@ -1,48 +1,49 @@
 //! Who decides? One task that owns every session and the RIB, so that nothing in it needs a lock.
 //!
 //! ```text
-//!  datastore watch ──Update──┐
-//!  sockets (transport.rs) ───┼──▶ Speaker: Inputs → Plan → Peers (sessions) → Routing (RIB) ──┬──▶ writers
-//!  status sockets ──Query────┤                                                                └──▶ kernel thread
-//!  kernel thread ──next hops─┘
+//!  sources (watched.rs) ──Heard──┐
+//!  sockets (transport.rs) ──Event┼─▶ Speaker: Inputs → Plan → Peers (sessions) → Routing (RIB) ──┬──▶ writers
+//!  status sockets ─────────Query─┤             └────▶ PolicyBook ────────────────────┘           └──▶ kernel thread
+//!  kernel thread ─next hops, routes
 //! ```
-//! A change of the datastore makes a new [`Plan`]; only its difference to the old one is applied.
+//! What is heard changes the inputs, and only what that touches is made anew: the plan of sessions, of which only the
+//! difference to the old one is applied; and the surroundings, from which policies, own routes and ownership follow.
 
 mod apply;
+mod hear;
+mod recovery;
 mod report;
+mod surroundings;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use bgp_plan::inputs::{Inputs, Touched};
+use bgp_plan::passwords::Secret;
+use bgp_plan::policies::{PolicyBook, Settings};
+use bgp_plan::sessions::Plan;
 use bgp_proto::{ConnectionId, Families, RouterId, StopReason};
-use calico_daemon::Reporter;
-use calico_datastore::watch::Update;
+use calico_daemon::{LogLevel, Reporter};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
+use self::recovery::Recovery;
 use crate::fib::Ownership;
-use crate::kernel::{self, Command};
+use crate::kernel::{self, Command, Interest};
 use crate::metrics::Metrics;
 use crate::peer::{Identity, Peer};
 use crate::router_id::RouterIdChoice;
 use crate::routing::Routing;
 use crate::sockets::Query;
+use crate::status::Tally;
 use crate::transport::{self, DialId};
-use crate::watched;
-use bgp_plan::inputs::Inputs;
-use bgp_plan::sessions::{Plan, Warning};
+use crate::watched::{Heard, Sources};
 
-/// The longest that start-up's recovery lasts.
-const RECOVERY: Duration = Duration::from_secs(60);
-/// From then on recovery no longer waits for peers that are down, or that never say that they have told all.
-const RECOVERY_WITHOUT_DOWN: Duration = Duration::from_secs(20);
-/// How soon recovery's end is tried again if the kernel's thread was busy.
-const RECOVERY_RETRY: Duration = Duration::from_millis(100);
 /// How often a listener that could not be had is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
 /// Most changes and events that are taken before the consequences are drawn.
@@ -61,8 +62,18 @@ pub struct Parts {
     pub node: String,
     /// Which router ID was asked for.
     pub router_id: RouterIdChoice,
-    /// The datastore's changes.
-    pub updates: mpsc::Receiver<Update>,
+    /// What tells us of the world.
+    pub sources: Sources,
+    /// What they tell.
+    pub heard: mpsc::Receiver<Heard>,
+    /// What the command line and the environment say.
+    pub settings: Settings,
+    /// The level of logs, if BGPConfiguration may change it.
+    pub log_level: Option<LogLevel>,
+    /// Where last good versions outlive a restart.
+    pub last_good: PathBuf,
+    /// Whether the kernel has no part: every next hop counts as reachable.
+    pub unresolved: bool,
     /// Questions of status clients.
     pub queries: mpsc::Receiver<Query>,
     /// The kernel's thread.
@@ -78,28 +89,26 @@ pub struct Parts {
 struct Datastore {
     in_sync: bool,
     trouble: Option<String>,
-}
-
-/// The time after the start in which routes that are in the kernel already are kept, wanted or not.
-#[derive(Debug)]
-enum Recovery {
-    /// No session was started yet.
-    Waiting,
-    /// Peers are given time to tell their routes.
-    Running { since: Instant },
-    /// Over.
-    Done,
+    /// The first snapshot of Services is awaited until then, so that what they say is not withdrawn at a restart.
+    services_until: Option<Instant>,
+    services_trouble: Option<String>,
 }
 
 /// The speaker.
 #[derive(Debug)]
 pub struct Speaker {
     node: String,
+    settings: Settings,
     router_id_choice: RouterIdChoice,
     identity: Option<Identity>,
     preserved: Families,
+    sources: Sources,
     inputs: Inputs,
+    /// What changed while the datastore was not in sync, or since the consequences were drawn.
+    touched: Touched,
     datastore: Datastore,
+    secrets: BTreeMap<String, Secret>,
+    book: PolicyBook,
     plan: Plan,
     /// Sessions are numbered as densely as may be: the RIB's tables are indexed by these numbers.
     peers: BTreeMap<u32, Peer>,
@@ -109,20 +118,40 @@ pub struct Speaker {
     dials: HashMap<DialId, u32>,
     deadlines: BTreeSet<(Instant, u32)>,
     next_connection: u64,
-    listeners: BTreeMap<SocketAddr, Option<JoinHandle<()>>>,
+    /// What happened to sessions that were reset, for those that take their place.
+    tallies: HashMap<String, Tally>,
+    listeners: BTreeMap<SocketAddr, Option<transport::Listener>>,
     listen_again: Option<Instant>,
+    /// What was said about listeners that cannot be had.
+    deaf_warned: BTreeSet<String>,
     routing: Routing,
     recovery: Recovery,
     /// When recovery that could not end is to be tried again.
     recover_again: Option<Instant>,
     /// What the kernel's thread has still to be told about pools and blocks.
     pending_ownership: Option<Ownership>,
+    /// What it was last told of that.
+    ownership: Option<Ownership>,
+    /// The routes to peers that it has still to be told, and those it was told last.
+    pending_statics: Option<BTreeMap<IpAddr, IpAddr>>,
+    statics: BTreeMap<IpAddr, IpAddr>,
+    /// Which of others' routes are to be told, and were asked for last.
+    pending_interest: Option<Interest>,
+    interest: Option<Interest>,
+    /// Whether the kernel's thread has told all routes that it had at the start.
+    kernel_told: bool,
     /// Next hops that the kernel's thread has still to watch, or not to.
     pending_next_hops: Vec<(IpAddr, bool)>,
     /// What was last said of our health.
     said: Option<(bool, String)>,
     strangers: HashMap<IpAddr, Instant>,
+    /// Warnings of policies, services and ownership, by kind.
+    conditions: BTreeSet<(&'static str, String)>,
     warned: BTreeSet<String>,
+    log_level: Option<LogLevel>,
+    logged_level: Option<String>,
+    last_good: PathBuf,
+    last_good_written: Option<String>,
     kernel: kernel::Handle,
     metrics: Metrics,
     health: Reporter,
@@ -140,11 +169,16 @@ pub async fn run(parts: Parts, stop: impl Future<Output = &'static str>) -> anyh
     let clock = Timestamp::now();
     let mut speaker = Speaker {
         node: parts.node,
+        settings: parts.settings,
         router_id_choice: parts.router_id,
         identity: None,
         preserved: parts.kernel.preserved,
+        sources: parts.sources,
         inputs: Inputs::default(),
+        touched: Touched::default(),
         datastore: Datastore::default(),
+        secrets: BTreeMap::new(),
+        book: PolicyBook::default(),
         plan: Plan::default(),
         peers: BTreeMap::new(),
         by_name: BTreeMap::new(),
@@ -153,16 +187,29 @@ pub async fn run(parts: Parts, stop: impl Future<Output = &'static str>) -> anyh
         dials: HashMap::new(),
         deadlines: BTreeSet::new(),
         next_connection: 0,
+        tallies: HashMap::new(),
         listeners: BTreeMap::new(),
         listen_again: None,
-        routing: Routing::default(),
+        deaf_warned: BTreeSet::new(),
+        routing: Routing::new(parts.unresolved),
         recovery: Recovery::Waiting,
         recover_again: None,
         pending_ownership: None,
+        ownership: None,
+        pending_statics: None,
+        statics: BTreeMap::new(),
+        pending_interest: None,
+        interest: None,
+        kernel_told: false,
         pending_next_hops: Vec::new(),
         said: None,
         strangers: HashMap::new(),
+        conditions: BTreeSet::new(),
         warned: BTreeSet::new(),
+        log_level: parts.log_level,
+        logged_level: None,
+        last_good: parts.last_good,
+        last_good_written: None,
         kernel: parts.kernel,
         metrics: parts.metrics,
         health: parts.health,
@@ -170,13 +217,14 @@ pub async fn run(parts: Parts, stop: impl Future<Output = &'static str>) -> anyh
         started: clock,
         reconfigured: clock,
     };
-    speaker.drive(parts.updates, parts.queries, happened, stop).await
+    speaker.remember();
+    speaker.drive(parts.heard, parts.queries, happened, stop).await
 }
 
 impl Speaker {
     async fn drive(
         &mut self,
-        mut updates: mpsc::Receiver<Update>,
+        mut heard: mpsc::Receiver<Heard>,
         mut queries: mpsc::Receiver<Query>,
         mut happened: mpsc::Receiver<transport::Event>,
         stop: impl Future<Output = &'static str>,
@@ -203,11 +251,11 @@ impl Speaker {
                     self.leave();
                     return Ok(());
                 }
-                count = updates.recv_many(&mut changes, BATCH) => {
-                    if count == 0 {
+                _ = heard.recv_many(&mut changes, BATCH) => {
+                    if changes.contains(&Heard::Ended) {
                         anyhow::bail!("the watch of the datastore has ended");
                     }
-                    self.changed(changes.drain(..));
+                    self.hear(changes.drain(..));
                 }
                 count = happened.recv_many(&mut arrived, BATCH) => {
                     debug_assert!(count > 0, "we hold a sender ourselves");
@@ -226,6 +274,11 @@ impl Speaker {
                     }
                     let reachable = self.kernel.reachable.borrow_and_update().clone();
                     self.routing.reachable(&reachable);
+                }
+                Some(changes) = self.kernel.routes.recv() => {
+                    self.kernel_told |= changes.is_empty();
+                    self.routing.kernel_routes(changes);
+                    self.draw_conclusions();
                 }
                 changed = self.kernel.status.changed() => {
                     if changed.is_err() {
@@ -253,11 +306,9 @@ impl Speaker {
     /// When something is due, as of `now`, for which everything is settled.
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let session = self.deadlines.first().map(|(at, _)| *at);
-        let recovery = match self.recovery {
-            Recovery::Running { since } => next_bound(since, now),
-            Recovery::Waiting | Recovery::Done => None,
-        };
-        [session, recovery, self.recover_again, self.listen_again].into_iter().flatten().min()
+        let recovery = self.recovery_deadline(now);
+        let services = self.datastore.services_until;
+        [session, recovery, services, self.recover_again, self.listen_again].into_iter().flatten().min()
     }
 
     fn woken(&mut self, now: Instant) {
@@ -271,56 +322,20 @@ impl Speaker {
         if self.listen_again.is_some_and(|at| at <= now) {
             self.listen();
         }
-    }
-
-    fn changed(&mut self, changes: impl Iterator<Item = Update>) {
-        let (mut sessions, mut ownership) = (false, false);
-        for change in changes {
-            match change {
-                Update::InSync => {
-                    info!(nodes = self.inputs.nodes.len(), "datastore is in sync");
-                    self.datastore.in_sync = true;
-                    (sessions, ownership) = (true, true);
-                }
-                Update::Trouble(Some(reason)) => {
-                    warn!(%reason, "datastore does not answer; sessions and routes go on as they are");
-                    self.datastore.trouble = Some(reason);
-                }
-                Update::Trouble(None) => {
-                    info!("datastore answers again");
-                    self.datastore.trouble = None;
-                }
-                update => {
-                    let Some(change) = watched::change(update) else { continue };
-                    match self.inputs.apply(&self.node, change) {
-                        Ok(touched) => {
-                            sessions |= touched.sessions;
-                            ownership |= touched.blocks || touched.pools || touched.sessions;
-                        }
-                        Err(bad) => {
-                            warn!(kind = %bad.kind, name = bad.name, reason = bad.reason, "resource not understood")
-                        }
-                    }
-                }
-            }
-        }
-        self.metrics.datastore_in_sync.set(self.datastore.in_sync.into());
-        self.metrics.datastore_answers.set(self.datastore.trouble.is_none().into());
-        if !self.datastore.in_sync {
-            return; // nothing dials, listens or is advertised before the snapshot is complete
-        }
-        if ownership {
-            self.apply_ownership();
-        }
-        if sessions {
-            self.apply_plan();
+        if self.datastore.services_until.is_some_and(|at| at <= now) {
+            self.datastore.services_until = None; // whatever Services say later is a change like any other
+            self.draw_conclusions();
         }
     }
 
     /// Whether the kernel's thread has something to hear.
     fn has_commands(&mut self) -> bool {
         self.pending_next_hops.extend(self.routing.take_next_hops());
-        self.pending_ownership.is_some() || !self.pending_next_hops.is_empty() || self.routing.collect()
+        self.pending_ownership.is_some()
+            || self.pending_statics.is_some()
+            || self.pending_interest.is_some()
+            || !self.pending_next_hops.is_empty()
+            || self.routing.collect()
     }
 
     /// What the kernel's thread hears next: who owns what, before any learned route.
@@ -328,55 +343,16 @@ impl Speaker {
         if let Some(ownership) = self.pending_ownership.take() {
             return Some(Command::Ownership(ownership));
         }
+        if let Some(interest) = self.pending_interest.take() {
+            return Some(Command::Interest(interest));
+        }
+        if let Some(statics) = self.pending_statics.take() {
+            return Some(Command::Statics(statics));
+        }
         if !self.pending_next_hops.is_empty() {
             return Some(Command::NextHops(std::mem::take(&mut self.pending_next_hops)));
         }
         self.routing.collect().then(|| Command::Learned(self.routing.take_changes()))
-    }
-
-    /// Whether recovery waits for this peer: what is left in the kernel may be its. This goes beyond RFC 4724 §4.1, but
-    /// all that it delays is the removal of leftovers.
-    fn is_awaited(&self, peer: &Peer, now: Instant) -> bool {
-        let Recovery::Running { since } = self.recovery else { return false };
-        let early = now.saturating_duration_since(since) < RECOVERY_WITHOUT_DOWN;
-        match peer.is_up() {
-            true => !peer.is_complete() && (early || peer.sends_end_of_rib()),
-            false => early && peer.refused.is_none(),
-        }
-    }
-
-    /// Whether learned routes are not advertised before this peer has told its own (RFC 4724 §4.1). One that has just
-    /// restarted itself waits for us, and one without graceful restart says nothing that could be waited for.
-    fn holds_selection(&self, id: u32, peer: &Peer, now: Instant) -> bool {
-        self.is_awaited(peer, now) && (!peer.is_up() || self.routing.is_awaited(id))
-    }
-
-    /// Ends recovery when every peer has told its routes, or has had its time.
-    fn recover(&mut self, now: Instant) {
-        self.recover_again = None;
-        let Recovery::Running { since } = self.recovery else { return };
-        let age = now.saturating_duration_since(since);
-        if age >= RECOVERY || !self.peers.iter().any(|(id, peer)| self.holds_selection(*id, peer, now)) {
-            self.routing.defer(false);
-        }
-        if age < RECOVERY && self.peers.values().any(|peer| self.is_awaited(peer, now)) {
-            return;
-        }
-        // What the last End-of-RIB completed goes to the kernel first, and for that its next hops must be looked up.
-        let busy = self.has_commands() || self.routing.awaits_next_hops() || self.kernel.unresolved();
-        if busy || self.kernel.commands.try_send(Command::Sweep).is_err() {
-            self.recover_again = Some(now + RECOVERY_RETRY);
-            return;
-        }
-        info!(seconds = age.as_secs_f32(), "recovery is over; routes that no peer advertises are removed");
-        self.recovery = Recovery::Done;
-        self.metrics.recovering.set(0);
-        if let Some(identity) = &mut self.identity {
-            identity.recovering = false;
-        }
-        for id in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.session(id, bgp_proto::Event::Recovered);
-        }
     }
 
     fn leave(&mut self) {
@@ -406,41 +382,13 @@ impl Speaker {
             return Some(identity);
         }
         info!(router_id = %id, "this node's BGP identifier");
-        let recovering = !matches!(self.recovery, Recovery::Done);
+        let recovering = self.recovery.restarting();
         self.identity = Some(Identity { router_id: id, recovering, preserved: self.preserved });
         self.identity
-    }
-
-    /// Warnings of the plan are logged when they are new.
-    fn warn_once(&mut self) {
-        let now: BTreeSet<String> = self.plan.warnings.iter().map(Warning::to_string).collect();
-        for warning in now.difference(&self.warned) {
-            warn!(%warning, "configuration");
-        }
-        self.warned = now;
     }
 
     /// Something that must not happen did; said once and survived.
     fn odd(what: &'static str, id: u32) {
         error!(what, peer = id, "internal inconsistency");
-    }
-}
-
-/// When recovery's patience with some peers ends next, if that is still to come.
-fn next_bound(since: Instant, now: Instant) -> Option<Instant> {
-    [since + RECOVERY_WITHOUT_DOWN, since + RECOVERY].into_iter().find(|bound| *bound > now)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recovery_never_wakes_for_a_bound_that_is_past() {
-        let since = Instant::now();
-        let seconds = |n| Duration::from_secs(n);
-        assert_eq!(next_bound(since, since), Some(since + seconds(20)));
-        assert_eq!(next_bound(since, since + seconds(20)), Some(since + seconds(60)));
-        assert_eq!(next_bound(since, since + seconds(60)), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What does the speaker say of itself? The values behind the status sockets and the log.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
@@ -76,6 +77,33 @@ pub struct Agreement {
     pub peer_restart_time: Option<u16>,
 }
 
+/// How it is about the password of a session that has one configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PasswordStatus {
+    /// It is known and in use.
+    Set,
+    /// It cannot be had, so the session is down: why.
+    Missing(String),
+}
+
+/// What happened to a session since the speaker started, resets by its configuration included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Times it came up.
+    pub established: u64,
+    /// Times it was lost.
+    pub flaps: u64,
+    /// Times that a change of the configuration or of the password made us reset it.
+    pub resets: u64,
+    /// Times that a change of filters or attributes was applied while it stayed.
+    pub live_changes: u64,
+    /// Times that the peer asked to be told everything again.
+    pub refreshes: u64,
+    /// Faulty path attributes that were received (RFC 7606).
+    pub faults: u64,
+}
+
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SessionStatus {
@@ -98,6 +126,8 @@ pub struct SessionStatus {
     pub last_error: Option<String>,
     /// What may help.
     pub remedy: Option<&'static str>,
+    /// Code and subcode of the last NOTIFICATION, sent or received, as `2.2`; `None` for other errors.
+    pub last_error_code: Option<String>,
     /// Our AS number.
     pub local_as: u32,
     /// The peer's AS number.
@@ -112,8 +142,17 @@ pub struct SessionStatus {
     pub prefixes: Prefixes,
     /// Messages.
     pub messages: Messages,
-    /// How often it was lost since the speaker started.
-    pub flaps: u64,
+    /// The address that we dial from, if one is set.
+    pub source: Option<IpAddr>,
+    /// Hops that the peer may be away, where TTL security is on.
+    pub ttl_security: Option<u8>,
+    /// The BGPFilters in force, in order.
+    pub filters: Vec<String>,
+    /// How it is about the password, where one is configured.
+    pub password: Option<PasswordStatus>,
+    /// What happened to it since the speaker started.
+    #[serde(flatten)]
+    pub tally: Tally,
     /// Whether its paths are kept, stale, while the peer restarts.
     pub stale: bool,
 }
@@ -190,6 +229,10 @@ pub struct Overview {
     pub kernel: KernelStatus,
     /// This node's advertised blocks.
     pub blocks: Vec<IpNet>,
+    /// The service prefixes that this node originates.
+    pub services: Vec<IpNet>,
+    /// How often policies were exchanged while sessions stayed, since the start.
+    pub policy_exchanges: u64,
     /// What an operator should know.
     pub warnings: Vec<String>,
 }
@@ -214,6 +257,8 @@ impl Overview {
             recovery: None,
             kernel: KernelStatus::default(),
             blocks: Vec::new(),
+            services: Vec::new(),
+            policy_exchanges: 0,
         }
     }
 }
@@ -223,10 +268,14 @@ impl Overview {
 pub struct PathStatus {
     /// The prefix.
     pub prefix: IpNet,
-    /// Name of the session it came by, or `static` for our own.
+    /// Name of the session it came by; for our own BIRD's names `static1`, `kernel1`, `direct1`.
     pub source: String,
+    /// What an own route is for: block, service, workload, remote, kernel or direct.
+    pub kind: Option<&'static str>,
     /// The peer's address; `None` for our own.
     pub peer: Option<IpAddr>,
+    /// Its path identifier (RFC 7911); 0 without ADD-PATH.
+    pub path_id: u32,
     /// Whether it is the best, or used beside it.
     pub best: bool,
     /// What became of it in the decision, in words.
@@ -235,8 +284,12 @@ pub struct PathStatus {
     pub next_hop: Option<IpAddr>,
     /// How the kernel reaches it; `None` if it does not.
     pub via: Option<Via>,
+    /// The outgoing interface of an own route that has one.
+    pub interface: Option<String>,
     /// Whether the kernel holds a route for it.
     pub installed: bool,
+    /// Why the kernel holds none, though the path is the best.
+    pub not_installed: Option<String>,
     /// Whether the peer is restarting and this is from before.
     pub stale: bool,
     /// LOCAL_PREF.
@@ -251,6 +304,13 @@ pub struct PathStatus {
     pub communities: Vec<String>,
     /// ORIGINATOR_ID.
     pub originator: Option<Ipv4Addr>,
+    /// CLUSTER_LIST, the nearest reflector first.
+    pub cluster_list: Vec<Ipv4Addr>,
+    /// Names of the sessions on which it is advertised.
+    pub advertised_to: Vec<String>,
+    /// For our own: sessions of its family on which it is not advertised, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_advertised_to: BTreeMap<String, String>,
 }
 
 /// A gateway and the interface towards it.
@@ -269,8 +329,32 @@ pub enum Question {
     Status,
     /// And the sessions.
     Sessions,
-    /// And all paths.
-    Routes,
+    /// And the paths that are selected.
+    Routes(Selection),
+}
+
+/// Which paths are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only of the prefixes equal to or inside this; `None` is all.
+    pub prefix: Option<IpNet>,
+    /// Of the prefixes equal to or around `prefix` instead.
+    pub around: bool,
+    /// Also to whom they are advertised.
+    pub audience: bool,
+}
+
+impl Selection {
+    /// All paths, without their audience.
+    pub const ALL: Self = Self { prefix: None, around: false, audience: false };
+
+    /// Whether the paths of a prefix are asked for.
+    pub fn admits(&self, prefix: &IpNet) -> bool {
+        self.prefix.is_none_or(|wanted| match self.around {
+            true => prefix.contains(&wanted),
+            false => wanted.contains(prefix),
+        })
+    }
 }
 
 /// The answer to a [`Question`]; what was not asked is empty.

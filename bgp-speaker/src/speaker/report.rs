@@ -1,14 +1,14 @@
 //! What does the speaker say when it is asked?
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{RECOVERY, Recovery, Speaker};
+use super::Speaker;
 use crate::kernel::Command;
-use crate::status::{self, Overview, Prefixes, Question, Report, SessionStatus};
+use crate::routing::SessionView;
+use crate::status::{Overview, Prefixes, Question, Report, SessionStatus, State};
 
 impl Speaker {
     /// Answers a status client; what only the kernel's thread knows is filled in there.
@@ -16,14 +16,11 @@ impl Speaker {
         let clock = Timestamp::now();
         let sessions = match question {
             Question::Status => Vec::new(),
-            Question::Sessions | Question::Routes => self.session_statuses(clock),
+            Question::Sessions | Question::Routes(_) => self.session_statuses(clock),
         };
         let paths = match question {
             Question::Status | Question::Sessions => Vec::new(),
-            Question::Routes => self.routing.paths(|id| {
-                let config = &self.peers.get(&id)?.config;
-                Some((config.name.clone(), config.peer.ip()))
-            }),
+            Question::Routes(selection) => self.routing.paths(&selection, &self.session_views()),
         };
         let report = Report { overview: self.overview(clock), sessions, paths };
         if report.paths.is_empty() {
@@ -45,9 +42,22 @@ impl Speaker {
         self.by_name.values().filter_map(status).collect()
     }
 
+    /// The sessions as the view of routes needs them.
+    fn session_views(&self) -> BTreeMap<u32, SessionView> {
+        let view = |peer: &crate::peer::Peer| SessionView {
+            name: peer.config.name.clone(),
+            address: peer.config.peer.ip(),
+            silent: match peer.state() {
+                State::Up => None,
+                state => Some(format!("the session is not established ({})", state.word())),
+            },
+        };
+        self.peers.iter().map(|(id, peer)| (*id, view(peer))).collect()
+    }
+
     fn overview(&self, clock: Timestamp) -> Overview {
-        let faults = self.inputs.faults.values().map(ToString::to_string);
-        let mut warnings: BTreeSet<String> = self.plan.warnings.iter().map(ToString::to_string).chain(faults).collect();
+        let originated = self.routing.originated();
+        let mut warnings: BTreeSet<String> = self.conditions.iter().map(|(_, text)| text.clone()).collect();
         warnings.extend(self.deaf().iter().map(|address| format!("cannot listen on {address}")));
         if let Some(reason) = &self.datastore.trouble {
             warnings.insert(format!("datastore does not answer: {reason}"));
@@ -65,19 +75,11 @@ impl Speaker {
             listening: self.listeners.iter().filter(|(_, task)| task.is_some()).map(|(address, _)| *address).collect(),
             recovery: self.recovery_status(),
             kernel: self.kernel.status.borrow().clone(),
-            blocks: self.routing.blocks(),
+            blocks: originated.blocks.iter().copied().collect(),
+            services: originated.services.iter().copied().collect(),
+            policy_exchanges: self.routing.exchanges(),
             warnings: warnings.into_iter().collect(),
         }
-    }
-
-    fn recovery_status(&self) -> Option<status::Recovery> {
-        let Recovery::Running { since } = self.recovery else { return None };
-        let waiting = self.peers.values().filter(|peer| self.is_awaited(peer, Instant::now()));
-        Some(status::Recovery {
-            waiting_for: waiting.map(|peer| peer.config.name.clone()).collect(),
-            remaining_seconds: RECOVERY.saturating_sub(since.elapsed()).as_secs(),
-            limit_seconds: RECOVERY.as_secs(),
-        })
     }
 
     /// Publishes whether one session is up. What it was told is not counted: that means a walk of its Adj-RIB-Out.
@@ -95,7 +97,7 @@ impl Speaker {
             self.metrics.session(&peer.status(clock, self.routing.prefixes(*id, peer.family())));
         }
         self.metrics.states(self.peers.values().map(crate::peer::Peer::state));
-        self.metrics.rib_prefixes.set(i64::try_from(self.routing.size()).unwrap_or(i64::MAX));
+        self.metrics.rib(self.routing.sizes());
     }
 
     /// Says how we are: ready when our own work is done. A peer that is down makes nobody unready.

@@ -1,6 +1,6 @@
 //! What happens on the wire, and what the sessions want done about it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bgp_proto::{Action, ConnectionId, Direction, Event, Negotiated, Reason};
@@ -10,13 +10,13 @@ use tracing::{debug, info, warn};
 
 use super::{STRANGER, STRANGERS, Speaker};
 use crate::routing::messages_in;
-use crate::transport::{self, Connection, DialId, Packets};
+use crate::transport::{self, Connection, DialId, Incoming, NotAdmitted};
 use crate::words;
 
 impl Speaker {
     pub(super) fn happened(&mut self, event: transport::Event) {
         match event {
-            transport::Event::Accepted(stream, peer) => self.accepted(stream, peer),
+            transport::Event::Accepted(incoming) => self.accepted(incoming),
             transport::Event::Dialled(dial, result) => {
                 // A dial that was given up has no owner any more; its stream is closed by being dropped.
                 let Some(id) = self.dials.remove(&dial) else { return };
@@ -46,19 +46,31 @@ impl Speaker {
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, from: SocketAddr) {
-        let address = from.ip().to_canonical();
+    fn accepted(&mut self, incoming: Incoming) {
+        let address = incoming.peer().ip().to_canonical();
         let Some(id) = self.by_address.get(&address).copied() else {
             self.metrics.refused("unknown");
             self.stranger(address);
             return;
         };
-        let refused = self.peers.get(&id).is_none_or(|peer| peer.refused.is_some());
-        if refused {
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.started) else {
             self.metrics.refused("not started");
             return;
+        };
+        match incoming.admit(peer.packets(), peer.md5_key().as_ref()) {
+            Ok(stream) => self.connected(id, stream, Direction::Incoming),
+            Err(NotAdmitted::Unsigned) => {
+                self.metrics.refused("unsigned");
+                warn!(session = peer.config.name, peer = %address, "connection without the session's password; closed");
+            }
+            Err(NotAdmitted::Key(error)) => {
+                self.metrics.refused("key");
+                warn!(session = peer.config.name, peer = %address, %error, "connection cannot be signed; closed");
+            }
+            Err(error @ NotAdmitted::Socket(_)) => {
+                debug!(session = peer.config.name, %error, "accepted connection is gone already");
+            }
         }
-        self.connected(id, stream, Direction::Incoming);
     }
 
     fn stranger(&mut self, address: IpAddr) {
@@ -78,12 +90,9 @@ impl Speaker {
     fn connected(&mut self, id: u32, stream: TcpStream, direction: Direction) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let address = peer.config.peer;
-        let packets = Packets { ttl_security: peer.config.ttl_security };
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let started = packets
-            .apply_to(&stream, address.ip())
-            .and_then(|()| Connection::start(connection, stream, address, self.events.clone()));
+        let started = Connection::start(connection, stream, address, self.events.clone());
         match started {
             Ok(started) => {
                 let local = started.local.ip();
@@ -125,8 +134,9 @@ impl Speaker {
             Action::Connect => {
                 let dial = DialId(self.next_connection);
                 self.next_connection += 1;
-                let packets = Packets { ttl_security: peer.config.ttl_security };
-                let task = transport::dial(dial, peer.config.peer, peer.config.source, packets, self.events.clone());
+                let packets = peer.packets();
+                let (to, source, key) = (peer.config.peer, peer.config.source, peer.md5_key());
+                let task = transport::dial(dial, to, source, packets, key, self.events.clone());
                 peer.dialling = Some((dial, task));
                 self.dials.insert(dial, id);
             }
@@ -162,7 +172,10 @@ impl Speaker {
                 debug!(session = peer.config.name, %family, "peer has told all its routes");
                 self.routing.end_of_rib(id, family);
             }
-            Action::RefreshRequested(family) => self.routing.refresh(id, family),
+            Action::RefreshRequested(family) => {
+                peer.was_asked_to_refresh();
+                self.routing.refresh(id, family);
+            }
             Action::RefreshBegins(family) => self.routing.mark_stale(id, family),
             Action::Sweep(family) => self.routing.sweep(id, family),
             Action::Transition { from, to, reason } => {
@@ -190,7 +203,9 @@ impl Speaker {
             graceful_restart = negotiated.graceful_restart.is_some(),
             "session is up"
         );
-        self.routing.peer_up(id, &peer.config, negotiated);
+        let config = peer.config.clone();
+        let policies = self.policies_of(&config);
+        self.routing.peer_up(id, &config, negotiated, policies);
         self.publish_session(id);
     }
 

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use calico_api::{
-    AffinityState, BlockAffinity, BlockAffinitySpec, IPPool, IPPoolSpec, Node, NodeBGPSpec, NodeSpec, ObjectMeta,
-    Resource, Spec,
+    AffinityState, BlockAffinity, BlockAffinitySpec, IPPool, IPPoolSpec, Key, Kind, Node, NodeBGPSpec, NodeSpec,
+    ObjectMeta, Resource, Spec,
 };
-use calico_datastore::{Config, Store, connect};
-use serde_json::Value;
+use calico_datastore::{Config, Error, Store, connect};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long anything may take on a busy machine.
@@ -157,20 +157,60 @@ impl Bench {
         self.runtime.block_on(self.store.delete_key(&resource.key())).unwrap();
     }
 
+    /// Stores a resource of a kind as it is written in JSON, in place of one of that name.
+    #[track_caller]
+    pub(crate) fn put(&self, kind: Kind, name: &str, fields: Value) {
+        let mut metadata = json!({ "name": name });
+        if kind.namespaced() {
+            metadata["namespace"] = json!("kube-system");
+        }
+        let mut value = json!({ "apiVersion": kind.api_version(), "kind": kind.as_str() });
+        for (field, part) in fields.as_object().unwrap() {
+            match field.as_str() {
+                "labels" => metadata["labels"] = part.clone(),
+                _ => value[field] = part.clone(),
+            }
+        }
+        value["metadata"] = metadata;
+        let key = Key::of_value(kind, &value).unwrap();
+        self.runtime.block_on(async {
+            let backend = self.store.backend();
+            match backend.get(&key).await {
+                Ok(there) => backend.update(&key, value, &there.revision).await.unwrap(),
+                Err(Error::NotFound { .. }) => backend.create(&key, value).await.unwrap(),
+                Err(error) => panic!("{error}"),
+            }
+        });
+    }
+
+    /// A file of the bench.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Starts the speaker of the node `a`.
     pub(crate) fn speaker(&self) -> Process {
+        self.speaker_with(&["--datastore", &format!("sqlite:{}", self.file("store.db").display())])
+    }
+
+    /// Starts the speaker of the node `a` with these options.
+    pub(crate) fn speaker_with(&self, options: &[&str]) -> Process {
         let folder = self.folder.path();
         let mut command = self.node.command(env!("CARGO_BIN_EXE_bgp-speaker"));
         command
             .env("NODENAME", "a")
-            .env("DATASTORE_TYPE", "sqlite")
-            .env("SQLITE_PATH", folder.join("store.db"))
+            .args(options)
+            .env_remove("KUBECONFIG")
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .env("CALICO_ENDPOINT_STATUS_PATH_PREFIX", folder.join("calico"))
             .env("BGP_LOGSEVERITYSCREEN", "info,bgp_speaker=debug")
             .env_remove("CALICO_ROUTER_ID")
             .arg("--status-socket")
             .arg(folder.join("run/bgp.sock"))
             .arg("--bird-socket-dir")
-            .arg(folder.join("calico"));
+            .arg(folder.join("calico"))
+            .arg("--last-good")
+            .arg(folder.join("last-good.json"));
         Process::start(&mut command, folder.join("speaker.log"))
     }
 
@@ -202,10 +242,35 @@ impl Bench {
         });
     }
 
-    /// Asks our speaker's JSON socket.
+    /// Waits until BIRD's answer has this word no longer.
+    #[track_caller]
+    pub(crate) fn bird_forgets(&self, command: &str, word: &str) {
+        eventually(&format!("BIRD's \"{command}\" shows no {word}"), || {
+            let answer = self.birdc(command);
+            if answer.contains(word) { Err(answer) } else { Ok(()) }
+        });
+    }
+
+    /// BIRD's line about its session with us: with the time since when it is as it is.
+    pub(crate) fn bird_session(&self) -> String {
+        self.birdc("show protocols node").lines().last().unwrap_or_default().to_owned()
+    }
+
+    /// Our own view of one prefix.
+    #[track_caller]
+    pub(crate) fn paths(&self, prefix: &str) -> Vec<Value> {
+        let answer = self.question(&json!({ "show": "routes", "prefix": prefix })).unwrap();
+        answer["routes"].as_array().unwrap().clone()
+    }
+
+    /// Asks our speaker's JSON socket to show something.
     pub(crate) fn ask(&self, what: &str) -> Result<Value, String> {
+        self.question(&json!({ "show": what }))
+    }
+
+    fn question(&self, question: &Value) -> Result<Value, String> {
         let mut stream = UnixStream::connect(self.folder.path().join("run/bgp.sock")).map_err(|e| e.to_string())?;
-        writeln!(stream, "{{\"show\":\"{what}\"}}").map_err(|e| e.to_string())?;
+        writeln!(stream, "{question}").map_err(|e| e.to_string())?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).map_err(|e| e.to_string())?;
         serde_json::from_str(&line).map_err(|e| format!("{e}: {line}"))
