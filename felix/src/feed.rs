@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use calico_api::{ClusterInformationSpec, IPAMBlockSpec, IPPoolSpec, Key, Kind, Spec, WorkloadEndpointSpec};
+use calico_api::{
+    BGPConfigurationSpec, BGPPeerSpec, ClusterInformationSpec, IPAMBlockSpec, IPPoolSpec, Key, Kind, NodeSpec,
+    ProfileSpec, Spec, WorkloadEndpointSpec,
+};
 use calico_datastore::watch::Update;
 use calico_datastore::{Entry, Error, Filter, Store, decode, watch};
 use felix_calc as calc;
@@ -25,6 +28,8 @@ pub(crate) fn kinds(node: &str) -> Vec<(Kind, Filter)> {
         (Kind::IPAMConfiguration, Filter::All),
         (Kind::ClusterInformation, Filter::All),
         (Kind::Node, own()),
+        (Kind::BGPPeer, Filter::All),
+        (Kind::BGPConfiguration, Filter::All),
     ]
 }
 
@@ -48,15 +53,43 @@ impl Feed {
     /// Tells until the watch or a receiver ends.
     pub(crate) async fn run(mut self, store: Store, node: String) {
         let mut updates = watch::watch(&store, kinds(&node));
-        while let Some(update) = updates.recv().await {
-            self.note(&update);
-            if let Some(update) = for_calc(&update)
-                && self.calc.send(update).await.is_err()
-            {
+        let mut profiles: Option<mpsc::Receiver<Update>> = None;
+        let mut state = self.state.subscribe();
+        loop {
+            // Profiles follow from all namespaces and service accounts of a cluster. Only a node whose workloads may be BGP
+            // peers watches them, and nothing but the peers waits for them.
+            let needed = state.borrow_and_update().needs_profiles;
+            if needed && profiles.is_none() {
+                profiles = Some(watch::watch(&store, vec![(Kind::Profile, Filter::All)]));
+            }
+            if !needed && profiles.take().is_some() && self.calc.send(calc::Update::ProfilesUnwatched).await.is_err() {
                 return;
             }
-            if self.allocator.send(update).await.is_err() {
-                return;
+            tokio::select! {
+                update = updates.recv() => {
+                    let Some(update) = update else { return };
+                    self.note(&update);
+                    if let Some(update) = for_calc(&update)
+                        && self.calc.send(update).await.is_err()
+                    {
+                        return;
+                    }
+                    if for_allocator(&update) && self.allocator.send(update).await.is_err() {
+                        return;
+                    }
+                }
+                update = next(&mut profiles) => {
+                    if let Some(update) = profile_for_calc(update)
+                        && self.calc.send(update).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                changed = state.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -116,22 +149,68 @@ impl Feed {
     }
 }
 
-/// What concerns the calculation.
-fn for_calc(update: &Update) -> Option<calc::Update> {
-    fn typed<S: Spec>(entry: &Entry, made: impl FnOnce(Box<calico_api::Resource<S>>) -> calc::Update) -> calc::Update {
-        match decode::<S>(entry.clone()) {
-            Ok(resource) => made(Box::new(resource)),
-            Err(Error::Corrupt(fault)) => calc::Update::Fault { key: fault.key, reason: fault.reason },
-            Err(other) => calc::Update::Fault { key: Some(entry.key.clone()), reason: other.to_string() },
+/// The next update of a watch that may not be there.
+async fn next(watch: &mut Option<mpsc::Receiver<Update>>) -> Option<Update> {
+    match watch {
+        Some(updates) => updates.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether it concerns the allocator.
+fn for_allocator(update: &Update) -> bool {
+    let peering = |kind| matches!(kind, Kind::BGPPeer | Kind::BGPConfiguration);
+    match update {
+        Update::Put(entry) => !peering(entry.key.kind()),
+        Update::Delete(key) => !peering(key.kind()),
+        Update::Fault(fault) => !peering(fault.kind),
+        Update::InSync | Update::Trouble(_) => true,
+    }
+}
+
+fn typed<S: Spec>(entry: &Entry, made: impl FnOnce(Box<calico_api::Resource<S>>) -> calc::Update) -> calc::Update {
+    match decode::<S>(entry.clone()) {
+        Ok(resource) => made(Box::new(resource)),
+        Err(Error::Corrupt(fault)) => calc::Update::Fault { key: fault.key, reason: fault.reason },
+        Err(other) => calc::Update::Fault { key: Some(entry.key.clone()), reason: other.to_string() },
+    }
+}
+
+/// What the watch on profiles says to the calculation.
+fn profile_for_calc(update: Option<Update>) -> Option<calc::Update> {
+    match update? {
+        Update::Put(entry) => Some(typed::<ProfileSpec>(&entry, calc::Update::Profile)),
+        Update::Delete(key) => Some(calc::Update::Deleted(key)),
+        Update::Fault(fault) => Some(calc::Update::Fault { key: fault.key, reason: fault.reason }),
+        Update::InSync => Some(calc::Update::ProfilesInSync),
+        Update::Trouble(Some(reason)) => {
+            warn!(reason, "profiles cannot be watched, local workloads that are BGP peers stay as they are");
+            None
+        }
+        Update::Trouble(None) => {
+            info!("profiles are watched again");
+            None
         }
     }
+}
+
+/// What concerns the calculation.
+fn for_calc(update: &Update) -> Option<calc::Update> {
     match update {
         Update::Put(entry) => match entry.key.kind() {
             Kind::WorkloadEndpoint => Some(typed::<WorkloadEndpointSpec>(entry, calc::Update::Endpoint)),
             Kind::IPAMBlock => Some(typed::<IPAMBlockSpec>(entry, calc::Update::Block)),
+            Kind::BGPPeer => Some(typed::<BGPPeerSpec>(entry, calc::Update::Peer)),
+            Kind::BGPConfiguration => Some(typed::<BGPConfigurationSpec>(entry, calc::Update::Configuration)),
+            Kind::Node => Some(typed::<NodeSpec>(entry, calc::Update::Node)),
             _ => None,
         },
-        Update::Delete(key) if matches!(key.kind(), Kind::WorkloadEndpoint | Kind::IPAMBlock) => {
+        Update::Delete(key)
+            if matches!(
+                key.kind(),
+                Kind::WorkloadEndpoint | Kind::IPAMBlock | Kind::BGPPeer | Kind::BGPConfiguration | Kind::Node
+            ) =>
+        {
             Some(calc::Update::Deleted(key.clone()))
         }
         Update::Fault(fault) if matches!(fault.kind, Kind::WorkloadEndpoint | Kind::IPAMBlock) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use calico_agent::Attached;
 use calico_api::{Key, WorkloadEndpoint};
 use calico_daemon::Reporter;
-use felix_calc::{Calc, Change, Claim, Update};
+use felix_calc::{Calc, Change, Claim, Notice, Update};
 use felix_dataplane::Dataplane;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,6 +15,7 @@ use tracing::{error, info, info_span, warn};
 
 use crate::metrics::Metrics;
 use crate::state::State;
+use crate::status_files::{self, StatusFiles};
 
 /// The most updates taken in before the kernel is looked after again.
 const BATCH: usize = 100;
@@ -65,6 +66,9 @@ pub(crate) struct Kernel {
     state: watch::Sender<State>,
     metrics: Metrics,
     reporters: Reporters,
+    files: StatusFiles,
+    /// The workloads that are connected may be others than the files say.
+    files_due: bool,
     throttle: Throttle,
     /// Since when something failed, and what.
     failing: Option<String>,
@@ -84,6 +88,7 @@ impl Kernel {
         state: watch::Sender<State>,
         metrics: Metrics,
         reporters: Reporters,
+        files: StatusFiles,
     ) -> std::io::Result<Self> {
         metrics.resync_state.set(2);
         Ok(Self {
@@ -94,6 +99,8 @@ impl Kernel {
             state,
             metrics,
             reporters,
+            files,
+            files_due: false,
             throttle: Throttle::new(Instant::now()),
             failing: None,
             not_before: None,
@@ -140,17 +147,22 @@ impl Kernel {
                 }
                 _ = audits.tick() => {
                     self.dataplane.resync();
+                    self.files.reread();
                     // Only a watch that works can have confirmed what the agent said.
                     if self.state.borrow().trouble.is_none() {
                         let changes = self.calc.age();
                         self.desire(changes);
                     }
                 }
-                _ = heartbeat.tick() => self.report(),
+                _ = heartbeat.tick() => {
+                    self.files_due |= self.files.is_failing();
+                    self.report();
+                }
                 () = sleep_until(later), if self.not_before.is_some() => self.not_before = None,
             }
             self.apply();
             self.follow();
+            self.write_files();
         }
     }
 
@@ -158,6 +170,12 @@ impl Kernel {
         let kind = match &update {
             Update::Endpoint(_) => "WorkloadEndpoint",
             Update::Block(_) => "IPAMBlock",
+            Update::Peer(_) => "BGPPeer",
+            Update::Configuration(_) => "BGPConfiguration",
+            Update::Node(_) => "Node",
+            Update::Profile(_) => "Profile",
+            Update::ProfilesInSync => "profiles in sync",
+            Update::ProfilesUnwatched => "profiles unwatched",
             Update::Deleted(_) => "deletion",
             Update::Fault { .. } => "fault",
             Update::InSync => "in sync",
@@ -165,13 +183,19 @@ impl Kernel {
         self.metrics.calc_updates.with_label_values(&[kind]).inc();
         let changes = self.calc.update(update);
         self.desire(changes);
+        let needed = self.calc.needs_profiles();
+        self.state.send_if_modified(|state| std::mem::replace(&mut state.needs_profiles, needed) != needed);
     }
 
     fn desire(&mut self, changes: Vec<Change>) {
         for change in changes {
-            if let Change::Ignored { key, reason } = &change {
-                let name = key.as_ref().map(ToString::to_string);
-                error!(name, %reason, "resource is not used, its last good version stays in force");
+            match &change {
+                Change::Ignored { key, reason } => {
+                    let name = key.as_ref().map(ToString::to_string);
+                    error!(name, %reason, "resource is not used, its last good version stays in force");
+                }
+                Change::Notice(notice) => tell(notice),
+                _ => {}
             }
             self.dataplane.change(change);
         }
@@ -188,6 +212,7 @@ impl Kernel {
                     let changes = self.calc.claim(&key, Claim::Present(endpoint));
                     self.desire(changes);
                     self.notice(); // what the plugin just made
+                    self.files_due = true;
                     self.dataplane.attach(&key, &interface, attached.host_index)
                 });
                 let _ = done.send(outcome.map_err(|error| error.to_string()));
@@ -196,6 +221,7 @@ impl Kernel {
                 let changes = self.calc.claim(&key, Claim::Gone { container });
                 self.desire(changes);
                 self.write();
+                self.write_files();
                 let _ = done.send(());
             }
         }
@@ -234,6 +260,7 @@ impl Kernel {
         let _span = info_span!("reconcile").entered();
         let start = Instant::now();
         let mut readable = true;
+        self.files_due = true;
         let failure = match self.dataplane.apply() {
             Ok(applied) => {
                 let text = applied.failures.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -277,6 +304,16 @@ impl Kernel {
         }
     }
 
+    /// Makes the endpoint status files those of the workloads that are connected, if these may have changed.
+    fn write_files(&mut self) {
+        if !self.files_due || !self.calc.are_peers_known() {
+            return;
+        }
+        self.files_due = false;
+        let connected = self.dataplane.connected().map(|(name, interface)| status_files::of(name, interface));
+        self.files.make(connected.collect());
+    }
+
     fn report(&self) {
         let state = self.state.borrow();
         let known = self.calc.is_in_sync();
@@ -300,6 +337,24 @@ impl Kernel {
                 None => "waiting to be in sync".to_owned(),
             },
         );
+    }
+}
+
+/// Tells the operator.
+fn tell(notice: &Notice) {
+    match notice {
+        Notice::NoPeeringAddress { peer, field } => warn!(
+            bgp_peer = peer,
+            lacks = field,
+            "localWorkloadSelector selects workloads of this node, but there is no address of the node for them to dial; \
+             set it in BGPConfiguration default"
+        ),
+        Notice::Overlap { endpoint, peer, suppressed } => warn!(
+            %endpoint,
+            bgp_peer = peer,
+            not_used = ?suppressed,
+            "several BGPPeers select one workload, the lexically first is used; narrow a localWorkloadSelector"
+        ),
     }
 }
 

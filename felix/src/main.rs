@@ -19,6 +19,7 @@ mod feed;
 mod kernel;
 mod metrics;
 mod state;
+mod status_files;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ use feed::Feed;
 use kernel::{Kernel, Reporters};
 use metrics::Metrics;
 use state::State;
+use status_files::StatusFiles;
 
 /// How much may queue between two tasks before the sender waits.
 const QUEUE: usize = 1024;
@@ -159,7 +161,8 @@ async fn serve(
         calculation: health.reporter("CalculationGraph", Some(Duration::from_secs(30))),
         dataplane: health.reporter("InternalDataplaneMainLoop", Some(Duration::from_secs(90))),
     };
-    let kernel = Kernel::new(calc, dataplane, state.clone(), metrics.clone(), reporters)
+    let files = StatusFiles::new(config.endpoint_status.as_deref());
+    let kernel = Kernel::new(calc, dataplane, state.clone(), metrics.clone(), reporters, files)
         .context("the kernel's notifications cannot be waited for")?;
     let feed = Feed {
         calc: to_calc,

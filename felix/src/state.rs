@@ -11,4 +11,6 @@ pub(crate) struct State {
     pub(crate) trouble: Option<String>,
     /// MTU of new pods' interfaces, in octets.
     pub(crate) pod_mtu: u32,
+    /// Whether the calculation must be told of profiles.
+    pub(crate) needs_profiles: bool,
 }

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bgp-plan", &["bgp-proto", "calico-api", "calico-selector"]),
     ("calico-version", &[]),
     ("calico-api", &["calico-selector"]),
-    ("felix-calc", &["calico-api", "calico-selector"]),
+    ("felix-calc", &["bgp-plan", "calico-api", "calico-selector"]),
     // Edges: each speaks with one thing outside.
     ("calico-sys", &[]),
     ("calico-agent", &[]),
@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "felix",
         &[
+            "bgp-plan",
             "calico-agent",
             "calico-api",
             "calico-daemon",

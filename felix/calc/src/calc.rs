@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use calico_api::{IPAMBlock, Key, WorkloadEndpoint};
+use bgp_plan::workloads::Chosen;
+use calico_api::{BGPConfiguration, BGPPeer, IPAMBlock, Key, Kind, Node, Profile, WorkloadEndpoint};
 use ipnet::IpNet;
 
 use crate::block::black_hole;
-use crate::endpoint::{EndpointId, Interface, Unusable, interface};
+use crate::endpoint::{EndpointId, Interface, Local, Unusable, local};
+use crate::peering::{Notice, Peering};
 
 /// What the calculation must know beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,18 @@ pub enum Update {
     Endpoint(Box<WorkloadEndpoint>),
     /// A block was created or changed.
     Block(Box<IPAMBlock>),
+    /// A BGPPeer was created or changed.
+    Peer(Box<BGPPeer>),
+    /// A BGPConfiguration was created or changed.
+    Configuration(Box<BGPConfiguration>),
+    /// A node was created or changed.
+    Node(Box<Node>),
+    /// A profile was created or changed.
+    Profile(Box<Profile>),
+    /// All profiles that are in the store have been told; they are watched only while [`Calc::needs_profiles`].
+    ProfilesInSync,
+    /// Profiles are not watched any more.
+    ProfilesUnwatched,
     /// Something is gone. Unknown keys are no error.
     Deleted(Key),
     /// Something changed to what cannot be read: its last good version stays in force.
@@ -75,13 +89,17 @@ pub enum Change {
     },
     /// The desired state is complete: from now on what is not in it may be removed. Once.
     InSync,
+    /// Which workloads are BGP peers is known, too: from now on their addresses and files may be made and removed. Once.
+    PeersKnown,
+    /// Something that the operator should know.
+    Notice(Notice),
 }
 
 /// An endpoint in each of its versions.
 #[derive(Debug, Default)]
 struct Known {
     /// As the watch last told it, if it could be used.
-    stored: Option<(String, Interface)>,
+    stored: Option<Local>,
     /// The agent's word, until it is confirmed.
     claim: Option<Word>,
 }
@@ -90,13 +108,13 @@ struct Known {
 #[derive(Debug)]
 struct Word {
     container: String,
-    wanted: Option<(String, Interface)>,
+    wanted: Option<Local>,
     /// Whether it has been through one [`Calc::age`].
     old: bool,
 }
 
 impl Known {
-    fn in_force(&self) -> Option<&(String, Interface)> {
+    fn in_force(&self) -> Option<&Local> {
         match &self.claim {
             Some(word) => word.wanted.as_ref(),
             None => self.stored.as_ref(),
@@ -104,15 +122,23 @@ impl Known {
     }
 }
 
-/// The calculation's state: this node's endpoints and blocks, nobody else's.
+/// The calculation's state: this node's endpoints and blocks, nobody else's, and what makes endpoints BGP peers.
 #[derive(Debug)]
 pub struct Calc {
     settings: Settings,
     endpoints: BTreeMap<Key, Known>,
     /// Interface name to those that want it, the first being the winner.
-    candidates: BTreeMap<String, BTreeMap<EndpointId, Interface>>,
+    candidates: BTreeMap<String, BTreeSet<EndpointId>>,
+    /// What was last told of each interface.
+    told: BTreeMap<String, Interface>,
+    peering: Peering,
+    /// Those that are BGP peers.
+    chosen: BTreeMap<Key, Chosen>,
+    /// Notices that were given and still hold.
+    notices: BTreeSet<Notice>,
     black_holes: BTreeSet<IpNet>,
     in_sync: bool,
+    peers_known: bool,
 }
 
 impl Calc {
@@ -122,8 +148,13 @@ impl Calc {
             settings,
             endpoints: BTreeMap::new(),
             candidates: BTreeMap::new(),
+            told: BTreeMap::new(),
+            peering: Peering::default(),
+            chosen: BTreeMap::new(),
+            notices: BTreeSet::new(),
             black_holes: BTreeSet::new(),
             in_sync: false,
+            peers_known: false,
         }
     }
 
@@ -135,13 +166,44 @@ impl Calc {
                 let network = block.spec.cidr.trunc();
                 self.set_black_hole(network, black_hole(&block, &self.settings.node).is_some())
             }
+            Update::Peer(peer) => match self.peering.put_peer(&peer) {
+                Ok(changed) => self.choose_if(changed),
+                Err(reason) => vec![Change::Ignored { key: Some(peer.key()), reason: reason.into() }],
+            },
+            Update::Configuration(configuration) => match self.peering.put_configuration(&configuration) {
+                Ok(changed) => self.choose_if(changed),
+                Err(reason) => vec![Change::Ignored { key: Some(configuration.key()), reason }],
+            },
+            Update::Node(node) => {
+                let ours = node.metadata.name() == self.settings.node;
+                let changed = ours && self.peering.set_node_labels(node.metadata.labels);
+                self.choose_if(changed)
+            }
+            Update::Profile(profile) => {
+                let changed = self.peering.put_profile(*profile);
+                self.choose_if(changed)
+            }
+            Update::ProfilesInSync => {
+                let changed = self.peering.profiles_in_sync();
+                self.choose_if(changed)
+            }
+            Update::ProfilesUnwatched => {
+                self.peering.forget_profiles();
+                Vec::new()
+            }
             Update::Deleted(Key::Block(network)) => self.set_black_hole(network.trunc(), false),
-            Update::Deleted(key) => self.deleted(&key),
+            Update::Deleted(key) if key.kind() == Kind::WorkloadEndpoint => self.deleted(&key),
+            Update::Deleted(key) => {
+                let changed = self.peering.delete(&key, &self.settings.node);
+                self.choose_if(changed)
+            }
             Update::Fault { key, reason } => vec![Change::Ignored { key, reason: Unusable::Corrupt(reason) }],
             Update::InSync if self.in_sync => Vec::new(),
             Update::InSync => {
                 self.in_sync = true;
-                vec![Change::InSync]
+                let mut changes = vec![Change::InSync];
+                changes.extend(self.choose_if(true));
+                changes
             }
         }
     }
@@ -155,13 +217,13 @@ impl Calc {
     pub fn claim(&mut self, key: &Key, claim: Claim) -> Vec<Change> {
         let (container, wanted) = match &claim {
             Claim::Gone { container } => (container.clone(), None),
-            Claim::Present(endpoint) => match interface(endpoint, &self.settings.prefixes) {
+            Claim::Present(endpoint) => match local(endpoint, &self.settings.prefixes) {
                 Ok(wanted) => (endpoint.spec.container_id.clone(), wanted),
                 Err(reason) => return vec![Change::Ignored { key: Some(key.clone()), reason }],
             },
         };
         let present = self.endpoints.get(key).and_then(Known::in_force);
-        if matches!(claim, Claim::Gone { .. }) && present.is_none_or(|(_, wanted)| wanted.container != container) {
+        if matches!(claim, Claim::Gone { .. }) && present.is_none_or(|local| local.interface.container != container) {
             return Vec::new(); // it belongs to a newer container, or was never here
         }
         self.change(key, |known| known.claim = Some(Word { container, wanted, old: false }))
@@ -198,15 +260,14 @@ impl Calc {
             return self.deleted(&key); // elsewhere, or moved there
         }
         let container = &endpoint.spec.container_id;
-        match interface(endpoint, &self.settings.prefixes) {
+        match local(endpoint, &self.settings.prefixes) {
             Ok(wanted) => self.change(&key, |known| {
                 // The same container with other addresses is no confirmation: a Pod's status may still show
                 // those of its last sandbox.
-                let addresses = wanted.as_ref().map(|(_, wanted)| &wanted.addresses);
                 let settled = known.claim.as_ref().is_some_and(|word| match &word.wanted {
-                    Some((_, claimed)) => {
-                        word.container == *container
-                            && addresses.is_none_or(|addresses| *addresses == claimed.addresses)
+                    Some(claimed) => {
+                        let same = |local: &Local| local.interface.has_addresses_of(&claimed.interface);
+                        word.container == *container && wanted.as_ref().is_none_or(same)
                     }
                     None => word.container != *container || wanted.is_none(),
                 });
@@ -240,28 +301,101 @@ impl Calc {
         if before == after {
             return Vec::new();
         }
-        let mut touched: BTreeMap<String, Option<Interface>> = BTreeMap::new();
-        for (name, _) in before.iter().chain(&after) {
-            touched.entry(name.clone()).or_insert_with(|| self.winner(name).cloned());
-        }
-        if let Some((name, wanted)) = before {
+        let mut touched = BTreeSet::new();
+        if let Some(Local { name, interface, .. }) = before {
             let left = self.candidates.get_mut(&name).is_none_or(|all| {
-                all.remove(&wanted.endpoint);
+                all.remove(&interface.endpoint);
                 all.is_empty()
             });
             if left {
                 self.candidates.remove(&name);
             }
+            touched.insert(name);
         }
-        if let Some((name, wanted)) = after {
-            self.candidates.entry(name).or_default().insert(wanted.endpoint.clone(), wanted);
+        if let Some(Local { name, interface, .. }) = after {
+            self.candidates.entry(name.clone()).or_default().insert(interface.endpoint);
+            touched.insert(name);
         }
-        let differs = touched.into_iter().filter(|(name, was)| self.winner(name) != was.as_ref());
-        differs.map(|(name, _)| Change::Interface { wanted: self.winner(&name).cloned(), name }).collect()
+        self.choose_one(key);
+        self.tell(touched)
     }
 
-    fn winner(&self, name: &str) -> Option<&Interface> {
-        self.candidates.get(name)?.values().next()
+    /// Whether profiles must be watched: a BGPPeer selects workloads of this node by their labels, and those may be
+    /// inherited.
+    pub fn needs_profiles(&self) -> bool {
+        self.in_sync && self.peering.concerns(&self.settings.node)
+    }
+
+    /// Whether [`Change::PeersKnown`] has come.
+    pub fn are_peers_known(&self) -> bool {
+        self.peers_known
+    }
+
+    /// Chooses the peers anew if something they follow from has changed, and all of that is known.
+    ///
+    /// While the profiles are not known the last choice stays: a restart, or the first BGPPeer of its sort, must not
+    /// take a session away for a moment.
+    fn choose_if(&mut self, changed: bool) -> Vec<Change> {
+        if !changed || !self.in_sync || !self.peering.is_known(&self.settings.node) {
+            return Vec::new();
+        }
+        let local = self.endpoints.iter().filter_map(|(key, known)| Some((key, known.in_force()?)));
+        self.chosen = self.peering.choose(&self.settings.node, local);
+        let names = self.candidates.keys().cloned().collect();
+        let mut changes = self.tell(names);
+        if !std::mem::replace(&mut self.peers_known, true) {
+            changes.push(Change::PeersKnown);
+        }
+        changes
+    }
+
+    /// The same for one endpoint, that has changed itself.
+    fn choose_one(&mut self, key: &Key) {
+        let Some(local) = self.endpoints.get(key).and_then(Known::in_force) else {
+            self.chosen.remove(key);
+            return;
+        };
+        if self.peers_known && self.peering.is_known(&self.settings.node) {
+            let chosen = self.peering.choose(&self.settings.node, [(key, local)]);
+            self.chosen.remove(key);
+            self.chosen.extend(chosen);
+        }
+    }
+
+    /// What is different now of these interfaces, and what the operator should know.
+    fn tell(&mut self, names: BTreeSet<String>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for name in names {
+            let wanted = self.wanted(&name);
+            if wanted.as_ref() == self.told.get(&name) {
+                continue;
+            }
+            match &wanted {
+                Some(wanted) => self.told.insert(name.clone(), wanted.clone()),
+                None => self.told.remove(&name),
+            };
+            changes.push(Change::Interface { name, wanted });
+        }
+        let interfaces = self.told.values().filter_map(|interface| {
+            let chosen = self.chosen.get(&interface.endpoint.key)?;
+            Some((interface, chosen))
+        });
+        let notices: BTreeSet<Notice> =
+            if self.chosen.is_empty() { BTreeSet::new() } else { self.peering.notices(interfaces) };
+        changes.extend(notices.difference(&self.notices).cloned().map(Change::Notice));
+        self.notices = notices;
+        changes
+    }
+
+    /// What is wanted of an interface: what its winner wants, and the node's part in its peering.
+    fn wanted(&self, name: &str) -> Option<Interface> {
+        let winner = self.candidates.get(name)?.first()?;
+        let mut interface = self.endpoints.get(&winner.key)?.in_force()?.interface.clone();
+        if let Some(chosen) = self.chosen.get(&winner.key) {
+            interface.peer = Some(chosen.peer.clone());
+            interface.node_addresses = self.peering.node_addresses(&interface.addresses);
+        }
+        Some(interface)
     }
 
     fn set_black_hole(&mut self, network: IpNet, wanted: bool) -> Vec<Change> {

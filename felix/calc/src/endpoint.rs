@@ -1,8 +1,9 @@
 //! What an endpoint asks of the kernel, and whether it can be had.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use bgp_plan::workloads::BadSelecting;
 use calico_api::{Key, WorkloadEndpoint};
 use ipnet::IpNet;
 
@@ -29,8 +30,35 @@ pub struct Interface {
     pub endpoint: EndpointId,
     /// The container it was made for; empty if nobody said.
     pub container: String,
-    /// The addresses behind it, each of full length.
-    pub addresses: BTreeSet<IpNet>,
+    /// The workload's MAC; empty if nobody said.
+    pub mac: String,
+    /// The addresses behind it, each of full length and once, in the endpoint's order.
+    pub addresses: Vec<IpNet>,
+    /// The BGPPeer that selects the workload as a peer of this node.
+    pub peer: Option<String>,
+    /// The addresses that the node has on this interface for such a peer to dial.
+    pub node_addresses: BTreeSet<IpAddr>,
+}
+
+impl Interface {
+    /// Whether the same addresses are behind another, in whatever order.
+    pub(crate) fn has_addresses_of(&self, other: &Self) -> bool {
+        let sorted = |addresses: &[IpNet]| addresses.iter().copied().collect::<BTreeSet<_>>();
+        sorted(&self.addresses) == sorted(&other.addresses)
+    }
+}
+
+/// An endpoint of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Local {
+    /// The name of its interface.
+    pub(crate) name: String,
+    /// What is wanted of that, as far as the endpoint alone says.
+    pub(crate) interface: Interface,
+    /// Its own labels.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Its profiles, in order.
+    pub(crate) profiles: Vec<String>,
 }
 
 /// Why an endpoint cannot be programmed as it stands; its last good version stays in force.
@@ -48,15 +76,23 @@ pub enum Unusable {
     /// The store itself could not read it.
     #[error("the stored value cannot be read: {0}")]
     Corrupt(String),
+    /// A BGPPeer whose choice of workloads contradicts itself.
+    #[error(transparent)]
+    Peer(#[from] BadSelecting),
+    /// A BGPConfiguration with an address that is none.
+    #[error("{field} is \"{value}\", which is no address of that family")]
+    PeeringAddress {
+        /// Which.
+        field: &'static str,
+        /// What is written there.
+        value: String,
+    },
 }
 
-/// The name of the endpoint's interface and what is wanted of it.
+/// The endpoint as this node has it.
 ///
-/// `None` if nothing is: an endpoint without addresses is one whose workload has finished.
-pub(crate) fn interface(
-    endpoint: &WorkloadEndpoint,
-    prefixes: &[String],
-) -> Result<Option<(String, Interface)>, Unusable> {
+/// `None` if nothing is wanted of its interface: an endpoint without addresses is one whose workload has finished.
+pub(crate) fn local(endpoint: &WorkloadEndpoint, prefixes: &[String]) -> Result<Option<Local>, Unusable> {
     let spec = &endpoint.spec;
     if spec.ip_networks.is_empty() {
         return Ok(None);
@@ -67,15 +103,29 @@ pub(crate) fn interface(
     if !known || name.len() > NAME_LIMIT || !name.chars().all(plain) {
         return Err(Unusable::Name(name.clone()));
     }
-    let addresses = spec.ip_networks.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+    let mut addresses = Vec::with_capacity(spec.ip_networks.len());
+    for text in &spec.ip_networks {
+        let address = address(text)?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
     let key = endpoint.key();
     let workload = match (key.namespace(), spec.pod.as_str(), spec.workload.as_str()) {
         (Some(namespace), pod, "") => format!("{namespace}/{pod}"),
         (_, _, workload) => workload.to_owned(),
     };
-    let endpoint =
-        EndpointId { orchestrator: spec.orchestrator.clone(), workload, endpoint: spec.endpoint.clone(), key };
-    Ok(Some((name.clone(), Interface { endpoint, container: spec.container_id.clone(), addresses })))
+    let id = EndpointId { orchestrator: spec.orchestrator.clone(), workload, endpoint: spec.endpoint.clone(), key };
+    let interface = Interface {
+        endpoint: id,
+        container: spec.container_id.clone(),
+        mac: spec.mac.clone(),
+        addresses,
+        peer: None,
+        node_addresses: BTreeSet::new(),
+    };
+    let (labels, profiles) = (endpoint.metadata.labels.clone(), spec.profiles.clone());
+    Ok(Some(Local { name: name.clone(), interface, labels, profiles }))
 }
 
 /// `10.244.0.2` or `10.244.0.2/32`.

@@ -10,8 +10,10 @@
 mod block;
 mod calc;
 mod endpoint;
+mod peering;
 
 pub use calico_api::Key;
 
 pub use calc::{Calc, Change, Claim, Settings, Update};
 pub use endpoint::{EndpointId, Interface, Unusable};
+pub use peering::Notice;

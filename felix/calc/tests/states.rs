@@ -60,7 +60,7 @@ impl Desired {
                 Change::Interface { name, wanted: None } => assert!(self.routes.remove(&name).is_some()),
                 Change::BlackHole { network, wanted: true } => assert!(self.holes.insert(network)),
                 Change::BlackHole { network, wanted: false } => assert!(self.holes.remove(&network)),
-                Change::Ignored { .. } | Change::InSync => {}
+                Change::Ignored { .. } | Change::Notice(_) | Change::InSync | Change::PeersKnown => {}
             }
         }
     }
@@ -135,7 +135,7 @@ fn keys() -> Vec<Key> {
     let of = |update: &Update| match update {
         Update::Endpoint(endpoint) => endpoint.key(),
         Update::Block(block) => block.key(),
-        Update::Deleted(_) | Update::Fault { .. } | Update::InSync => unreachable!("states hold resources only"),
+        _ => unreachable!("states hold endpoints and blocks only"),
     };
     states().iter().flat_map(|(updates, _)| updates.iter().map(of).collect::<Vec<_>>()).collect()
 }
@@ -199,7 +199,7 @@ fn an_unreadable_version_leaves_the_last_good_one_in_force() {
         desired.take(calc.update(Update::Fault { key, reason: "not JSON".to_owned() }));
     }
     assert_eq!(desired, Desired::of(&[("cali-a", &["10.244.0.1/32"])], &["10.244.0.0/26"]));
-    assert_eq!(calc.update(Update::InSync), [Change::InSync]);
+    assert_eq!(calc.update(Update::InSync), [Change::InSync, Change::PeersKnown]);
     assert_eq!(calc.update(Update::InSync), []);
 }
 

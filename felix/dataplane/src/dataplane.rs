@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use calico_netlink::{Error, Event, Link, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN};
@@ -9,6 +10,7 @@ use felix_calc::{Change, Interface, Key};
 use ipnet::IpNet;
 use tracing::debug;
 
+use crate::addresses::Addresses;
 use crate::interface::{ensure_link_local, set_parameters, switch_on};
 use crate::ownership::Ownership;
 use crate::{Settings, routes};
@@ -78,6 +80,12 @@ pub struct Dataplane {
     /// The workloads' interfaces that are there, by index.
     links: BTreeMap<u32, Link>,
     wanted: BTreeMap<String, Interface>,
+    /// The node's own addresses on workloads' interfaces, as they are.
+    addresses: Addresses,
+    /// It is known which workloads are BGP peers: addresses may be made and removed.
+    peers_known: bool,
+    /// What the last apply could not do, by [`Failure::what`].
+    failed: BTreeSet<String>,
     black_holes: BTreeSet<IpNet>,
     /// Interfaces whose parameters are set, since they are up.
     configured: BTreeSet<u32>,
@@ -110,6 +118,9 @@ impl Dataplane {
             ownership,
             links: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            addresses: Addresses::default(),
+            peers_known: false,
+            failed: BTreeSet::new(),
             black_holes: BTreeSet::new(),
             configured: BTreeSet::new(),
             recheck: BTreeSet::new(),
@@ -155,7 +166,8 @@ impl Dataplane {
                 self.in_sync = true;
                 self.table.set_sweep(true);
             }
-            Change::Ignored { .. } => {}
+            Change::PeersKnown => self.peers_known = true,
+            Change::Ignored { .. } | Change::Notice(_) => {}
         }
     }
 
@@ -177,6 +189,15 @@ impl Dataplane {
             match &event {
                 Event::Link(link) => self.notice_link(link),
                 Event::LinkGone(link) => self.forget_link(link.index),
+                Event::Address(address) if self.links.contains_key(&address.index) => {
+                    self.changed |= self.addresses.put(address);
+                }
+                Event::AddressGone(address) if self.links.contains_key(&address.index) => {
+                    if self.addresses.remove(address) {
+                        self.changed = true;
+                        self.suspect_routes(address.index, &address.network);
+                    }
+                }
                 Event::Overrun => self.stale = true,
                 _ => {}
             }
@@ -209,8 +230,11 @@ impl Dataplane {
         let mut applied = Applied::default();
         if self.stale {
             self.list_links()?;
+            let links = &self.links;
+            self.addresses.replace(self.socket.addresses()?, |index| links.contains_key(&index));
         }
         self.configure(&mut applied);
+        self.address(&mut applied);
         self.desire_routes();
         if self.stale || self.table.needs_resync() {
             self.table.resync(&mut self.socket)?;
@@ -221,7 +245,21 @@ impl Dataplane {
         applied.failures.extend(failures.into_iter().map(|(key, error)| Failure { what: route_name(&key), error }));
         // What failed is tried again: a route by its table, an interface because it is not configured.
         self.changed = !applied.failures.is_empty();
+        self.failed = applied.failures.iter().map(|failure| failure.what.clone()).collect();
         Ok(applied)
+    }
+
+    /// The workloads that are connected as of the last [`Self::apply`], by interface: it is there, up and set up, and the
+    /// kernel refused nothing of what is wanted of it.
+    pub fn connected(&self) -> impl Iterator<Item = (&str, &Interface)> {
+        let up = self.links.values().filter(|link| link.up && self.configured.contains(&link.index));
+        up.filter_map(|link| {
+            let interface = self.wanted.get(&link.name)?;
+            let refused = !self.failed.is_empty()
+                && (self.failed.contains(&link.name)
+                    || interface.addresses.iter().any(|address| self.failed.contains(&address.to_string())));
+            (!refused).then_some((link.name.as_str(), interface))
+        })
     }
 
     /// The interface of that name and number; number 0 is any.
@@ -314,6 +352,7 @@ impl Dataplane {
 
     fn forget_link(&mut self, index: u32) {
         self.configured.remove(&index);
+        self.addresses.forget(index);
         if let Some(link) = self.links.remove(&index) {
             debug!(interface = link.name, index, "workload interface gone");
             self.changed = true;
@@ -341,6 +380,43 @@ impl Dataplane {
                 Err(error) if error.is_not_found() => {} // gone meanwhile: the notification is under way
                 Err(error) => applied.failures.push(Failure { what: link.name.clone(), error }),
             }
+        }
+    }
+
+    /// Gives interfaces that are set up the addresses that BGP peers behind them dial, and takes away those that nobody
+    /// dials any more.
+    fn address(&mut self, applied: &mut Applied) {
+        if !self.peers_known {
+            return;
+        }
+        let mut removed = Vec::new();
+        for link in self.links.values().filter(|link| link.up && self.configured.contains(&link.index)) {
+            let Some(interface) = self.wanted.get(&link.name) else { continue };
+            let supported = |address: &&IpAddr| self.settings.ipv6 || address.is_ipv4();
+            let desired = interface.node_addresses.iter().filter(supported).copied().map(IpNet::from).collect();
+            match self.addresses.make(&mut self.socket, link, &desired) {
+                Ok(networks) => removed.extend(networks.into_iter().map(|network| (link.index, network))),
+                Err(error) if error.is_not_found() => {} // gone meanwhile: the notification is under way
+                Err(error) => applied.failures.push(Failure { what: link.name.clone(), error }),
+            }
+        }
+        for (index, network) in removed {
+            self.suspect_routes(index, &network);
+        }
+    }
+
+    /// Takes it that the IPv4 routes through an interface are gone, which has lost this address: with its last IPv4
+    /// address the kernel removes them and says nothing. Those that are still there are found when they are added again.
+    fn suspect_routes(&mut self, index: u32, lost: &IpNet) {
+        if lost.addr().is_ipv6() {
+            return;
+        }
+        let through = |route: &&Route| {
+            route.destination.addr().is_ipv4() && route.next_hops.iter().any(|hop| hop.interface == Some(index))
+        };
+        let routes: Vec<Route> = self.table.actual().filter(through).cloned().collect();
+        for route in routes {
+            self.table.notice(&Event::RouteGone(route));
         }
     }
 

@@ -7,6 +7,7 @@
 //!
 //! The crate is synchronous: a netlink call takes microseconds, and one task makes them all, in order.
 
+mod addresses;
 mod dataplane;
 mod interface;
 mod ownership;

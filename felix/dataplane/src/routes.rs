@@ -49,6 +49,9 @@ mod tests {
         Interface {
             endpoint: EndpointId { orchestrator, workload, endpoint, key },
             container: String::new(),
+            mac: String::new(),
+            peer: None,
+            node_addresses: BTreeSet::new(),
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use calico_netlink::{
-    Event, Link, LinkChange, Monitor, NextHop, Route, RouteFilter, RouteKind, Socket, Veth, namespace, sysctl,
+    Address, Event, Link, LinkChange, Monitor, NextHop, Route, RouteFilter, RouteKind, Socket, Veth, namespace, sysctl,
 };
 use felix_calc::{Change, EndpointId, Interface, Key};
 use felix_dataplane::{AttachError, Dataplane, HOST_MAC, Settings};
@@ -35,7 +35,14 @@ fn wanted(name: &str, addresses: &[&str]) -> Change {
     let [orchestrator, workload] = [const { String::new() }; 2];
     let id = EndpointId { orchestrator, workload, endpoint: "eth0".to_owned(), key: endpoint(name) };
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    let interface = Interface { endpoint: id, container: "c".to_owned(), addresses };
+    let interface = Interface {
+        endpoint: id,
+        container: "c".to_owned(),
+        mac: String::new(),
+        addresses,
+        peer: None,
+        node_addresses: BTreeSet::new(),
+    };
     Change::Interface { name: name.to_owned(), wanted: Some(interface) }
 }
 
@@ -93,6 +100,33 @@ impl World {
         };
         let all = self.socket.routes(&filter).unwrap();
         all.into_iter().filter(|route| route.protocol != 2).map(describe).collect()
+    }
+
+    /// The addresses of full length of an interface.
+    fn addresses(&mut self, link: &Link) -> BTreeSet<String> {
+        let all = self.socket.addresses().unwrap();
+        let full = all.into_iter().filter(|address| {
+            address.index == link.index && address.network.prefix_len() == address.network.max_prefix_len()
+        });
+        full.map(|address| address.network.addr().to_string()).collect()
+    }
+
+    /// Serves notifications until an interface has these addresses of full length.
+    #[track_caller]
+    fn becomes_addressed(&mut self, link: &Link, expected: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+        loop {
+            if self.dataplane.notice().unwrap() {
+                self.apply();
+            }
+            let addresses = self.addresses(link);
+            if addresses == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{addresses:?} did not become {expected:?}");
+            std::thread::yield_now();
+        }
     }
 
     /// Serves notifications until the routes are these.
@@ -292,5 +326,118 @@ fn attaching_what_is_not_there_or_anothers_is_refused() {
         let refused = world.dataplane.attach(&endpoint("other"), "cali-a", link.index).unwrap_err();
         assert!(matches!(refused, AttachError::Taken { .. }), "{refused}");
         world.becomes(&[]);
+    });
+}
+
+/// What is wanted of the interface of a BGP peer, which dials these addresses of the node.
+fn peering(name: &str, addresses: &[&str], dialled: &[&str]) -> Change {
+    let Change::Interface { name, wanted: Some(mut interface) } = wanted(name, addresses) else { unreachable!() };
+    interface.peer = Some("lw".to_owned());
+    interface.node_addresses = dialled.iter().map(|text| text.parse().unwrap()).collect();
+    Change::Interface { name, wanted: Some(interface) }
+}
+
+#[test]
+fn a_peers_interface_has_the_address_that_it_dials_as_long_as_it_is_a_peer() {
+    world(|mut world| {
+        world.take([Change::InSync, Change::PeersKnown]);
+        let pod = ["10.244.0.1/32", "fd00::1/128"];
+        let (first, second) = (world.attach("cali-a", &pod), world.attach("cali-b", &["10.244.0.2/32"]));
+        world.becomes_addressed(&first, &[]);
+        let routes = world.routes();
+        for dialled in [&["169.254.0.179"][..], &["169.254.0.179", "fd12::179"], &["169.254.0.180", "fe80::179"]] {
+            world.take([peering("cali-a", &pod, dialled), peering("cali-b", &["10.244.0.2/32"], &dialled[..1])]);
+            world.becomes_addressed(&first, dialled);
+            world.becomes_addressed(&second, &dialled[..1]);
+            assert_eq!(world.routes(), routes);
+        }
+        // Somebody takes it away, adds one, brings the interface down, which takes the IPv6 one.
+        let dialled = ["169.254.0.180", "fe80::179"];
+        for network in ["169.254.0.180/32", "fe80::179/128"] {
+            world.socket.delete_address(&Address::new(first.index, network.parse().unwrap())).unwrap();
+            world.becomes_addressed(&first, &dialled);
+            assert_eq!(world.routes(), routes, "the kernel removes an interface's routes with its last IPv4 address");
+        }
+        world.socket.add_address(&Address::new(first.index, "192.0.2.9/32".parse().unwrap())).unwrap();
+        world.becomes_addressed(&first, &dialled);
+        for up in [false, true] {
+            world.socket.change_link(first.index, &LinkChange { up: Some(up), ..LinkChange::default() }).unwrap();
+            world.dataplane.notice().unwrap();
+            world.apply();
+        }
+        world.becomes_addressed(&first, &dialled);
+
+        // A network of another length there is not ours.
+        world.socket.add_address(&Address::new(second.index, "192.0.2.33/27".parse().unwrap())).unwrap();
+        world.take([wanted("cali-a", &pod), wanted("cali-b", &["10.244.0.2/32"])]);
+        world.becomes_addressed(&first, &[]);
+        world.becomes_addressed(&second, &[]);
+        assert_eq!(world.routes(), routes);
+        let left = world.socket.addresses().unwrap();
+        assert!(left.iter().any(|address| address.index == second.index && address.network.prefix_len() == 27));
+        world.socket.delete_address(&Address::new(second.index, "192.0.2.33/27".parse().unwrap())).unwrap();
+        assert_ne!(world.routes(), routes);
+        let routes: Vec<String> = routes.into_iter().collect();
+        world.becomes(&routes.iter().map(String::as_str).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_restarted_dataplane_keeps_the_addresses_and_removes_none_before_it_knows_the_peers() {
+    world(|mut world| {
+        let pods = ["10.244.0.1/32", "fd00::1/128"];
+        world.take([Change::InSync, Change::PeersKnown]);
+        let (first, second) = (world.attach("cali-a", &pods), world.attach("cali-b", &["10.244.0.2/32"]));
+        let dialled = ["169.254.0.179", "fd12::179"];
+        world.take([peering("cali-a", &pods, &dialled), peering("cali-b", &["10.244.0.2/32"], &dialled[..1])]);
+        world.becomes_addressed(&first, &dialled);
+        world.becomes_addressed(&second, &dialled[..1]);
+        let connected: Vec<_> =
+            world.dataplane.connected().map(|(name, of)| (name.to_owned(), of.peer.clone())).collect();
+        let lw = Some("lw".to_owned());
+        assert_eq!(connected, [("cali-a".to_owned(), lw.clone()), ("cali-b".to_owned(), lw)]);
+
+        let mut witness = Monitor::open().unwrap();
+        settle(&mut witness);
+        world.dataplane = Dataplane::open(Settings::default()).unwrap();
+        world.take([wanted("cali-a", &pods), wanted("cali-b", &["10.244.0.2/32"]), Change::InSync]);
+        world.apply();
+        world.take([peering("cali-a", &pods, &dialled), peering("cali-b", &["10.244.0.2/32"], &dialled[..1])]);
+        world.take([Change::PeersKnown]);
+        world.apply();
+        assert_eq!(witness.receive().unwrap(), []);
+
+        // A BGPPeer that went while nobody looked.
+        world.dataplane = Dataplane::open(Settings::default()).unwrap();
+        world.take([peering("cali-a", &pods, &dialled), wanted("cali-b", &["10.244.0.2/32"])]);
+        world.take([Change::InSync, Change::PeersKnown]);
+        world.apply();
+        assert_eq!(world.addresses(&second), BTreeSet::new());
+        assert_eq!(world.addresses(&first).len(), 2);
+    });
+}
+
+#[test]
+fn a_workload_is_connected_when_its_interface_is_up_and_the_kernel_took_everything() {
+    world(|mut world| {
+        world.take([Change::InSync, Change::PeersKnown, wanted("cali-a", &["10.244.0.1/32"])]);
+        world.apply();
+        let connected =
+            |world: &World| world.dataplane.connected().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        assert!(connected(&world).is_empty());
+        let link = world.attach("cali-a", &["10.244.0.1/32"]);
+        assert_eq!(connected(&world), ["cali-a"]);
+        world.attach("cali-b", &["10.244.0.2/32"]);
+        assert_eq!(connected(&world), ["cali-a", "cali-b"]);
+        world.socket.change_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
+        world.becomes(&["10.244.0.2/32 cali-b 80 1024"]);
+        assert_eq!(connected(&world), ["cali-b"]);
+        // An IPv6 address to dial cannot be had where the workload has no IPv6, and the kernel none on the interface.
+        sysctl::write(&["net", "ipv6", "conf", "cali-b", "disable_ipv6"], "1").unwrap();
+        world.take([peering("cali-b", &["10.244.0.2/32"], &["fd12::179"])]);
+        world.dataplane.notice().unwrap();
+        let applied = world.dataplane.apply().unwrap();
+        assert_eq!(applied.failures.iter().map(|failure| failure.what.as_str()).collect::<Vec<_>>(), ["cali-b"]);
+        assert!(connected(&world).is_empty() && world.dataplane.is_due());
     });
 }

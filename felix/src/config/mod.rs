@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     /// `AgentSpool`.
     pub(crate) spool: PathBuf,
+    /// `EndpointStatusPathPrefix`; `None`: no status files.
+    pub(crate) endpoint_status: Option<PathBuf>,
     /// What is said of the node itself.
     pub(crate) node: NodeSettings,
     /// Values that were not understood and what is used instead: to be logged as errors.
@@ -109,4 +111,9 @@ pub(crate) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("MtuFile", "/var/lib/calico/mtu", "where the pods' MTU is written"),
     ("AgentSocket", calico_agent::SOCKET, "where the CNI plugins find Felix"),
     ("AgentSpool", calico_agent::SPOOL, "where releases wait that could not be done at once"),
+    (
+        "EndpointStatusPathPrefix",
+        "CALICO_ENDPOINT_STATUS_PATH_PREFIX, /var/run/calico",
+        "where the folder endpoint-status is; empty: no status files",
+    ),
 ];

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bgp_plan::workloads::EndpointStatus;
 use calico_daemon::{LogFormat, LogOptions};
 use regex::Regex;
 
@@ -149,6 +150,22 @@ impl Config {
             mtu_file: reader.path("MtuFile", "/var/lib/calico/mtu")?,
             socket: reader.path("AgentSocket", calico_agent::SOCKET)?,
             spool: reader.path("AgentSpool", calico_agent::SPOOL)?,
+            // The variable is the one by which Calico tells its BGP side where to look for the files.
+            endpoint_status: reader.read(
+                "EndpointStatusPathPrefix",
+                Bad::Fatal,
+                "an absolute path, or nothing",
+                Some(
+                    get("CALICO_ENDPOINT_STATUS_PATH_PREFIX")
+                        .filter(|path| !path.is_empty())
+                        .unwrap_or_else(|| EndpointStatus::PREFIX.to_owned())
+                        .into(),
+                ),
+                |text| match text {
+                    "" => Some(None),
+                    text => text.starts_with('/').then(|| Some(PathBuf::from(text))),
+                },
+            )?,
             node: NodeSettings::parse(get)?,
             problems: reader.problems,
             unknown: Vec::new(),
@@ -272,6 +289,20 @@ mod tests {
             "",
             "NO_DEFAULT_POOLS is set and CALICO_IPV4POOL_CIDR too: unset one of them",
         );
+    }
+
+    #[test]
+    fn status_files_are_where_felix_own_parameter_or_else_the_common_variable_says() {
+        let common = ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", "/run/common");
+        for (environment, expected) in [
+            (&[][..], Some("/var/run/calico")),
+            (&[common], Some("/run/common")),
+            (&[common, ("FELIX_ENDPOINTSTATUSPATHPREFIX", "/run/felix")], Some("/run/felix")),
+            (&[common, ("FELIX_ENDPOINTSTATUSPATHPREFIX", "")], None),
+        ] {
+            let config = read(&[], environment, "").unwrap();
+            assert_eq!(config.endpoint_status.as_deref(), expected.map(Path::new), "{environment:?}");
+        }
     }
 
     #[test]

@@ -89,7 +89,12 @@ impl Bed {
         command.env("NODENAME", "east").env("CALICO_NODENAME_FILE", self.path("nodename"));
         command.env("DATASTORE_TYPE", "sqlite").env("SQLITE_PATH", self.path("store.db"));
         command.env("FELIX_LOGSEVERITYSCREEN", "debug");
-        for (parameter, file) in [("MtuFile", "mtu"), ("AgentSocket", "agent.sock"), ("AgentSpool", "spool")] {
+        for (parameter, file) in [
+            ("MtuFile", "mtu"),
+            ("AgentSocket", "agent.sock"),
+            ("AgentSpool", "spool"),
+            ("EndpointStatusPathPrefix", "status"),
+        ] {
             command.arg("--set").arg(format!("{parameter}={}", self.path(file).display()));
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
