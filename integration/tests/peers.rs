@@ -12,83 +12,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
-use integration::peers::{Daemon, Neighbour, Network, Path, Peer, PeerSpec, Subject, dual, node_resource, tcp_counter};
-use integration::{Net, Node, PATIENCE, StoreKind, wait};
+use integration::peers::{
+    Daemon, LOCAL_PREF, NO_MESH, Network, OUR_AS, POOLS, Path, Peer, PeerSpec, Place, Subject, bgp_peer, block,
+    tcp_counter,
+};
+use integration::{Net, PATIENCE, StoreKind, wait};
 use ipnet::IpNet;
 use serde_json::Value;
 
-/// Our AS number, which is the default.
-const OURS: u32 = 64512;
 /// Theirs on external sessions.
 const THEIRS: u32 = 65001;
-/// 2147483647 less the metric 1024.
-const LOCAL_PREF: u32 = 2_147_482_623;
-
-/// Pools around all blocks, without encapsulation.
-const POOLS: &str = "\
-apiVersion: projectcalico.org/v3
-kind: IPPool
-metadata: {name: four}
-spec: {cidr: 10.244.0.0/16, blockSize: 26}
----
-apiVersion: projectcalico.org/v3
-kind: IPPool
-metadata: {name: six}
-spec: {cidr: 'fd00:244::/48', blockSize: 122}
-";
-
-const NO_MESH: &str = "\
-apiVersion: projectcalico.org/v3
-kind: BGPConfiguration
-metadata: {name: default}
-spec: {nodeToNodeMeshEnabled: false}
-";
-
-fn net(text: &str) -> IpNet {
-    text.parse().expect("a network is written here")
-}
-
-/// A node's block of the family of `like`.
-fn block(node: u8, like: IpAddr) -> IpNet {
-    match like {
-        IpAddr::V4(_) => net(&format!("10.244.{node}.0/26")),
-        IpAddr::V6(_) => net(&format!("fd00:244:0:{node}::/122")),
-    }
-}
-
-/// A node where another daemon is to run.
-struct Place<'net> {
-    node: Node<'net>,
-    addresses: [IpAddr; 2],
-}
-
-impl<'net> Place<'net> {
-    fn new(net: &'net Net, name: &str, host: u16) -> Result<Self> {
-        let node = net.node(name)?;
-        let ipv6 = dual(&node, host)?;
-        Ok(Self { addresses: [node.address().into(), ipv6.into()], node })
-    }
-
-    /// A session with each address of ours.
-    fn spec(&self, asn: u32, subjects: &[&Subject<'_>]) -> PeerSpec {
-        let mut spec = PeerSpec::new(asn, self.node.address());
-        for subject in subjects {
-            for local in self.addresses {
-                spec = spec.neighbour(Neighbour::new(local, subject.address_like(local), OURS));
-            }
-        }
-        spec
-    }
-}
-
-/// A BGPPeer for every node of ours, with further fields.
-fn bgp_peer(name: &str, peer: IpAddr, asn: u32, more: &str) -> String {
-    format!(
-        "---\napiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {{name: {name}}}\n\
-         spec: {{peerIP: '{peer}', asNumber: {asn}, {more}}}\n"
-    )
-}
-
 /// A password where the speaker looks for it.
 fn secret(name: &str, password: &str) -> String {
     format!(
@@ -119,8 +52,8 @@ fn up(subject: &Subject<'_>, peer: &Peer<'_, '_>, address: IpAddr) -> Result<()>
 /// Our block is with them as it should be.
 fn has_ours(subject: &Subject<'_>, peer: &Peer<'_, '_>, ours: IpNet) -> Result<()> {
     let own = subject.address_like(ours.addr());
-    let internal = peer.spec().asn == OURS;
-    let as_path: &[u32] = if internal { &[] } else { &[OURS] };
+    let internal = peer.spec().asn == OUR_AS;
+    let as_path: &[u32] = if internal { &[] } else { &[OUR_AS] };
     peer.holds(ours, &format!("by {own}, AS path {as_path:?}"), |path| {
         path.next_hop == own && path.as_path == as_path && prefer(path, internal)
     })
@@ -132,7 +65,7 @@ fn has_ours(subject: &Subject<'_>, peer: &Peer<'_, '_>, ours: IpNet) -> Result<(
 fn exchange(subject: &Subject<'_>, peer: &mut Peer<'_, '_>, address: IpAddr, ours: IpNet, theirs: IpNet) -> Result<()> {
     has_ours(subject, peer, ours)?;
     subject.routes(theirs, address)?;
-    let as_path = if peer.spec().asn == OURS { String::new() } else { peer.spec().asn.to_string() };
+    let as_path = if peer.spec().asn == OUR_AS { String::new() } else { peer.spec().asn.to_string() };
     let paths = subject.paths(theirs)?;
     ensure!(paths.iter().all(|path| path["as_path"] == as_path.as_str()), "{paths:#?}");
 
@@ -220,7 +153,7 @@ fn external(daemon: &'static dyn Daemon) -> Result<()> {
     subject.register("")?;
     let [four, six] = place.addresses;
     let peers = bgp_peer("four", four, THEIRS, "") + &bgp_peer("six", six, THEIRS, "");
-    subject.node().apply(&format!("{POOLS}---\n{NO_MESH}{peers}"))?;
+    subject.node().apply(&format!("{POOLS}{NO_MESH}{peers}"))?;
     let mut spec = place.spec(THEIRS, &[&subject]);
     for address in place.addresses {
         subject.claim(block(1, address))?;
@@ -246,9 +179,8 @@ fn mesh(daemon: &'static dyn Daemon) -> Result<()> {
     let place = Place::new(&lab, "theirs", 0x12)?;
     let [four, six] = place.addresses;
     subject.register("")?;
-    let IpAddr::V6(ipv6) = six else { unreachable!("the second address is IPv6") };
-    subject.node().apply(&format!("{POOLS}---\n{}", node_resource(&place.node, ipv6, "")))?;
-    let mut spec = place.spec(OURS, &[&subject]);
+    subject.node().apply(&format!("{POOLS}{}", place.resource()))?;
+    let mut spec = place.spec(OUR_AS, &[&subject]);
     for neighbour in &mut spec.neighbours {
         neighbour.dials = neighbour.address.is_ipv4();
     }
@@ -278,9 +210,9 @@ fn their_client(daemon: &'static dyn Daemon) -> Result<()> {
     let subjects = [Subject::new(&lab, "first", 0x11)?, Subject::new(&lab, "second", 0x12)?];
     let place = Place::new(&lab, "theirs", 0x13)?;
     let [four, six] = place.addresses;
-    let peers = bgp_peer("four", four, OURS, "") + &bgp_peer("six", six, OURS, "");
-    subjects[0].node().apply(&format!("{POOLS}---\n{NO_MESH}{peers}"))?;
-    let mut spec = place.spec(OURS, &[&subjects[0], &subjects[1]]);
+    let peers = bgp_peer("four", four, OUR_AS, "") + &bgp_peer("six", six, OUR_AS, "");
+    subjects[0].node().apply(&format!("{POOLS}{NO_MESH}{peers}"))?;
+    let mut spec = place.spec(OUR_AS, &[&subjects[0], &subjects[1]]);
     spec.cluster_id = Some(Ipv4Addr::new(244, 0, 0, 9));
     spec.neighbours.iter_mut().for_each(|neighbour| neighbour.client = true);
     let mut peer = Peer::start(daemon, &place.node, spec)?;
@@ -336,7 +268,7 @@ fn our_client(daemon: &'static dyn Daemon) -> Result<()> {
     for (number, place) in places.iter().enumerate() {
         for address in place.addresses {
             let family = if address.is_ipv4() { "four" } else { "six" };
-            documents += &bgp_peer(&format!("{family}{number}"), address, OURS, "");
+            documents += &bgp_peer(&format!("{family}{number}"), address, OUR_AS, "");
         }
     }
     subject.node().apply(&documents)?;
@@ -345,7 +277,7 @@ fn our_client(daemon: &'static dyn Daemon) -> Result<()> {
     }
     let start = |place: &'_ Place<'_>, number: u8| -> PeerSpec {
         let networks = place.addresses.map(|address| Network::new(block(number, address)));
-        networks.into_iter().fold(place.spec(OURS, &[&subject]), PeerSpec::network)
+        networks.into_iter().fold(place.spec(OUR_AS, &[&subject]), PeerSpec::network)
     };
     let mut first = Peer::start(daemon, &places[0].node, start(&places[0], 2))?;
     let second = Peer::start(daemon, &places[1].node, start(&places[1], 3))?;
@@ -361,7 +293,7 @@ fn our_client(daemon: &'static dyn Daemon) -> Result<()> {
         let next_hop = if prefix.addr().is_ipv4() { four } else { six };
         to.holds(prefix, &format!("by {next_hop}, reflected by us"), |path| {
             path.next_hop == next_hop
-                && path.originator == Some(from.node.address())
+                && path.originator == Some(from.router_id())
                 && path.clusters == [Ipv4Addr::new(244, 0, 0, 1)]
                 && path.as_path.is_empty()
         })
@@ -423,7 +355,7 @@ fn password(daemon: &'static dyn Daemon) -> Result<()> {
         + &bgp_peer("six", six, THEIRS, &reference("for-six"))
         + &secret("for-four", "not-what-they-have")
         + &secret("for-six", "of-both-sides");
-    subject.node().apply(&format!("{POOLS}---\n{NO_MESH}{documents}"))?;
+    subject.node().apply(&format!("{POOLS}{NO_MESH}{documents}"))?;
     let mut spec = place.spec(THEIRS, &[&subject]);
     spec.neighbours.iter_mut().for_each(|neighbour| neighbour.password = Some("of-both-sides".to_owned()));
     for address in place.addresses {
@@ -462,7 +394,7 @@ fn gtsm(daemon: &'static dyn Daemon) -> Result<()> {
     let [four, six] = place.addresses;
     subject.register("")?;
     let peers = bgp_peer("four", four, THEIRS, "ttlSecurity: 1") + &bgp_peer("six", six, THEIRS, "ttlSecurity: 1");
-    subject.node().apply(&format!("{POOLS}---\n{NO_MESH}{peers}"))?;
+    subject.node().apply(&format!("{POOLS}{NO_MESH}{peers}"))?;
     let mut spec = place.spec(THEIRS, &[&subject]);
     for address in place.addresses {
         subject.claim(block(1, address))?;

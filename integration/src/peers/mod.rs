@@ -11,6 +11,7 @@ mod bird;
 mod frr;
 mod gobgp;
 mod openbgpd;
+mod place;
 mod subject;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ pub use self::bird::Bird;
 pub use self::frr::Frr;
 pub use self::gobgp::GoBgp;
 pub use self::openbgpd::OpenBgpd;
+pub use self::place::{LOCAL_PREF, NO_MESH, OUR_AS, POOLS, Place, bgp_peer, block};
 pub use self::subject::{Subject, dual, node_resource, tcp_counter};
 use crate::node::{Node, PATIENCE};
 use crate::process::Process;

@@ -243,12 +243,21 @@ fn at_start(address: IpAddr) -> String {
 /// The kernel's.
 pub fn dual(node: &Node<'_>, host: u16) -> Result<Ipv6Addr> {
     let address = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host);
-    node.run("ip", &["-6", "addr", "add", &format!("{address}/64"), "dev", "eth0", "nodad"])?;
+    // Nobody else has these addresses; the link's own is looked for before it may be used, for which FRR waits.
+    let script = format!(
+        "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
+         for link in $(ip -6 -oneline addr show dev eth0 scope link | grep -o 'fe80[^ ]*'); do
+             ip -6 addr del $link dev eth0
+             ip -6 addr add $link dev eth0 nodad
+         done
+         ip -6 addr add {address}/64 dev eth0 nodad"
+    );
+    node.run("sh", &["-ec", &script])?;
     Ok(address)
 }
 
 /// The Node resource of a node of both families; `bgp` is further fields of `spec.bgp`.
-pub fn node_resource(node: &Node<'_>, ipv6: Ipv6Addr, bgp: &str) -> String {
+pub fn node_resource(node: &Node<'_>, ipv6: impl std::fmt::Display, bgp: &str) -> String {
     format!(
         "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{name: {}}}\n\
          spec: {{bgp: {{ipv4Address: {}/{SEGMENT_LENGTH}, ipv6Address: '{ipv6}/64', {bgp}}}}}\n",
