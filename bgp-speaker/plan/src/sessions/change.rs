@@ -2,7 +2,7 @@
 //!
 //! A session is reset only where the protocol gives no other way. It is, when what both ends agreed on in their OPENs,
 //! or what their TCP connection is made of, is another: the AS numbers, the peer's address or the speaker behind a port,
-//! the address that we speak from, the password. (A new router ID is too, of all sessions at once; it is no field here.)
+//! the address that we speak from, the password. (So it is by a new router ID, which all sessions share: [`Field::RouterId`].)
 //!
 //! All else is applied to the session that is up:
 //! - import policy, and with it `numAllowedLocalASNumbers`: from the Adj-RIB-In;
@@ -72,6 +72,7 @@ fields! {
     ReachableBy "reachableBy" "Gateway to the peer.";
     Password "password" "Which Secret holds the password.";
     Filters "filters" "Names of BGPFilters.";
+    RouterId "router ID" "Our BGP identifier, which all sessions share.";
 }
 
 impl Display for Field {
