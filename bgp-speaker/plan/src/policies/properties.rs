@@ -46,7 +46,13 @@ fn nets(texts: &[&str]) -> Vec<IpNet> {
 fn surroundings() -> impl Strategy<Value = Surroundings> {
     let flag = || prop::bool::weighted(0.15);
     (
-        some_of(&[("10.1.0.0/16", false), ("10.2.0.0/16", true), ("10.0.0.0/8", false), ("fd00::/16", false)]),
+        some_of(&[
+            ("10.1.0.0/16", false),
+            ("10.1.0.0/16", true),
+            ("10.2.0.0/16", true),
+            ("10.0.0.0/8", false),
+            ("fd00::/16", false),
+        ]),
         some_of(&["10.1.0.0/26", "10.1.0.64/26", "10.9.0.0/26", "fd00::/122"]),
         some_of(&["10.96.0.0/12", "10.96.0.1/32", "203.0.113.5/32", "10.1.0.70/32"]),
         some_of(&[("10.1.0.0/16", "1:1"), ("10.0.0.0/8", "1:1"), ("10.0.0.0/8", "1:2:3"), ("fd00::/16", "1:1")]),
@@ -64,7 +70,7 @@ fn surroundings() -> impl Strategy<Value = Surroundings> {
                 kernel_ranges: vec![],
                 communities: Communities::of(&global, None).0,
                 normal_v4: if normal { 256 } else { 1024 },
-                normal_v6: 1024,
+                normal_v6: if normal { 256 } else { 1024 },
                 felix_owns_ipip: ipip,
                 only_reflectors_export_learned: keeps,
                 unknown_filters: BTreeSet::new(),
@@ -80,12 +86,33 @@ fn some_filters() -> impl Strategy<Value = BTreeMap<String, BgpFilter>> {
     })
 }
 
-/// What changes in one step.
-type Step = (Option<Surroundings>, Option<BTreeMap<String, BgpFilter>>);
+/// What changes in one step: the part of the surroundings with this number, or all of them; filters.
+type Step = (Option<(Surroundings, usize)>, Option<BTreeMap<String, BgpFilter>>);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (prop::option::weighted(0.6, surroundings()), prop::option::weighted(0.6, some_filters()));
-    prop::collection::vec(step, 1..6)
+    let surroundings = prop::option::weighted(0.7, (surroundings(), 0..8_usize));
+    prop::collection::vec((surroundings, prop::option::weighted(0.4, some_filters())), 1..8)
+}
+
+fn take(
+    (surroundings, filters): &mut (Surroundings, BTreeMap<String, BgpFilter>),
+    (new_surroundings, new_filters): Step,
+) {
+    if let Some((new, part)) = new_surroundings {
+        match part {
+            0 => surroundings.pools = new.pools,
+            1 => surroundings.blocks = new.blocks,
+            2 => surroundings.services = new.services,
+            3 => surroundings.communities = new.communities,
+            4 => surroundings.reflector = !surroundings.reflector,
+            5 => surroundings.normal_v4 = if surroundings.normal_v4 == 256 { 1024 } else { 256 },
+            6 => surroundings.normal_v6 = if surroundings.normal_v6 == 256 { 1024 } else { 256 },
+            _ => *surroundings = new,
+        }
+    }
+    if let Some(new) = new_filters {
+        *filters = new;
+    }
 }
 
 /// Routes of every kind and origin, in and out of everything.
@@ -147,10 +174,10 @@ proptest! {
         let mut world = World::new();
         up(&mut world);
         fill(&mut world);
-        let (mut surroundings, mut filters) = (Surroundings::default(), BTreeMap::new());
-        for (new_surroundings, new_filters) in steps {
-            surroundings = new_surroundings.unwrap_or(surroundings);
-            filters = new_filters.unwrap_or(filters);
+        let mut state = (Surroundings::default(), BTreeMap::new());
+        for step in steps {
+            take(&mut state, step);
+            let (surroundings, filters) = state.clone();
             world.set(surroundings.clone(), &filters);
             let mut fresh = World::new();
             fresh.set(surroundings.clone(), &filters);
@@ -170,15 +197,16 @@ proptest! {
     fn what_sessions_hold_is_what_the_book_has(steps in steps()) {
         let mut world = World::new();
         up(&mut world);
-        let (mut surroundings, mut filters) = (Surroundings::default(), BTreeMap::new());
+        let mut state = (Surroundings::default(), BTreeMap::new());
         let mut held: BTreeMap<u32, (Option<Policy>, Policy)> = BTreeMap::new();
         for (id, session) in &world.sessions {
             held.insert(*id, (world.book.import(session), world.book.export(session)));
         }
-        for (new_surroundings, new_filters) in steps {
-            let unchanged = new_surroundings.is_none() && new_filters.is_none();
-            surroundings = new_surroundings.unwrap_or(surroundings);
-            filters = new_filters.unwrap_or(filters);
+        for step in steps {
+            let before = state.clone();
+            take(&mut state, step);
+            let unchanged = state == before;
+            let (surroundings, filters) = state.clone();
             let exchange = world.book.set(surroundings.clone(), &filters);
             prop_assert!(!unchanged || (exchange.policies.is_empty() && !exchange.split));
             let new = |policy: &Policy| {
