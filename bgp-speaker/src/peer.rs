@@ -240,7 +240,7 @@ impl Peer {
             fsm: self.fsm(),
             since: self.since,
             uptime_seconds: self.up_since.map(up_for),
-            remedy: last_error.as_deref().and_then(words::remedy),
+            remedy: last_error.as_deref().and_then(|error| words::remedy(error, matches!(self.key, Key::Set(_)))),
             last_error,
             last_error_code: code,
             local_as: self.config.local_as,

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::bird::{self, Family};
-use crate::status::{Overview, PathStatus, Question, Report, Selection, SessionStatus};
+use crate::status::{Overview, PathStatus, Question, Report, Selection, ServiceStatus, SessionStatus};
 
 /// The longest request, in octets.
 const LINE_LIMIT: u64 = 4096;
@@ -94,10 +94,22 @@ fn understand(line: &str) -> Result<(Show, Question), String> {
 #[serde(untagged)]
 enum Answer<'a> {
     Status(&'a Overview),
-    Sessions { status: &'a Overview, sessions: &'a [SessionStatus] },
-    Neighbors { status: &'a Overview, neighbors: &'a [SessionStatus] },
-    Routes { routes: &'a [PathStatus] },
-    Error { error: String },
+    Sessions {
+        status: &'a Overview,
+        sessions: &'a [SessionStatus],
+    },
+    Neighbors {
+        status: &'a Overview,
+        neighbors: &'a [SessionStatus],
+    },
+    Routes {
+        routes: &'a [PathStatus],
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        services: &'a [ServiceStatus],
+    },
+    Error {
+        error: String,
+    },
 }
 
 /// Answers on a socket at `path`, for ever, in a task of its own. A socket that a dead process left is replaced.
@@ -193,7 +205,7 @@ async fn json(line: &str, queries: &mpsc::Sender<Query>) -> String {
         Show::Status => Answer::Status(status),
         Show::Sessions => Answer::Sessions { status, sessions },
         Show::Neighbors => Answer::Neighbors { status, neighbors: sessions },
-        Show::Routes => Answer::Routes { routes: &report.paths },
+        Show::Routes => Answer::Routes { routes: &report.paths, services: &report.services },
     })
 }
 
@@ -215,7 +227,7 @@ async fn ask(queries: &mpsc::Sender<Query>, question: Question) -> Option<Report
 /// Answers while there is no speaker yet: there are no sessions and no paths, and the overview says why.
 pub async fn answer_meanwhile(queries: &mut mpsc::Receiver<Query>, overview: impl Fn() -> Overview) -> Infallible {
     while let Some((_, answer)) = queries.recv().await {
-        let report = Report { overview: overview(), sessions: Vec::new(), paths: Vec::new() };
+        let report = Report { overview: overview(), sessions: Vec::new(), paths: Vec::new(), services: Vec::new() };
         let _ = answer.send(report); // the client may be gone
     }
     std::future::pending().await

@@ -148,6 +148,8 @@ pub struct Speaker {
     /// Warnings of policies, services and ownership, by kind.
     conditions: BTreeSet<(&'static str, String)>,
     warned: BTreeSet<String>,
+    /// Whether something happened that only warnings tell of.
+    warnings_stale: bool,
     log_level: Option<LogLevel>,
     logged_level: Option<String>,
     last_good: PathBuf,
@@ -206,6 +208,7 @@ pub async fn run(parts: Parts, stop: impl Future<Output = &'static str>) -> anyh
         strangers: HashMap::new(),
         conditions: BTreeSet::new(),
         warned: BTreeSet::new(),
+        warnings_stale: false,
         log_level: parts.log_level,
         logged_level: None,
         last_good: parts.last_good,

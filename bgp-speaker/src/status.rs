@@ -313,6 +313,19 @@ pub struct PathStatus {
     pub not_advertised_to: BTreeMap<String, String>,
 }
 
+/// What becomes of one address of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceStatus {
+    /// Namespace and name, with a slash between them.
+    pub service: String,
+    /// The address.
+    pub address: IpNet,
+    /// Whether this node originates it.
+    pub advertised: bool,
+    /// What decided that, in words.
+    pub reason: String,
+}
+
 /// A gateway and the interface towards it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Via {
@@ -366,4 +379,6 @@ pub struct Report {
     pub sessions: Vec<SessionStatus>,
     /// The paths, by prefix, the best first.
     pub paths: Vec<PathStatus>,
+    /// The services that have the selected address, if a single one is.
+    pub services: Vec<ServiceStatus>,
 }

@@ -25,8 +25,13 @@ pub fn socket(error: &io::Error) -> String {
     }
 }
 
-/// What an operator may look at when a session went down so.
-pub fn remedy(reason: &str) -> Option<&'static str> {
+/// What an operator may look at when a session went down so; `password` is whether it has one.
+pub fn remedy(reason: &str, password: bool) -> Option<&'static str> {
+    if password && ["Connection timed out", "Connection reset by peer"].iter().any(|words| reason.ends_with(words)) {
+        return Some(
+            "no answer from the peer: is its password the same? What is not signed with it is dropped without a word",
+        );
+    }
     let table = [
         (
             "Connection refused",
@@ -50,6 +55,12 @@ pub fn remedy(reason: &str) -> Option<&'static str> {
         (
             "Hold timer expired",
             "nothing arrived for the hold time: look for packet loss, an MTU black hole, or an overloaded peer",
+        ),
+        ("Peer de-configured", "the peer's configuration has no session with this node any more"),
+        ("Administrative shutdown", "an operator stopped the session at the peer"),
+        (
+            "Required capability missing",
+            "the peer insists on a capability that this speaker does not offer; relax its configuration",
         ),
         ("Connection rejected", "the peer does not know this node's address, or does not accept connections now"),
     ];
@@ -80,11 +91,13 @@ mod tests {
 
     #[test]
     fn every_remedy_belongs_to_words_that_can_occur() {
-        assert!(remedy("Socket: Connection refused").is_some());
+        assert!(remedy("Socket: Connection refused", false).is_some());
         let bad_as = Notification::new(ErrorCode::OpenMessage, 2);
-        assert!(remedy(&format!("Received: {bad_as}")).is_some());
-        assert!(remedy(&format!("BGP Error: {}", Notification::HOLD_TIMER_EXPIRED)).is_some());
-        assert!(remedy(&format!("Received: {}", Notification::CONNECTION_REJECTED)).is_some());
-        assert_eq!(remedy("Received: Cease"), None);
+        assert!(remedy(&format!("Received: {bad_as}"), false).is_some());
+        assert!(remedy(&format!("BGP Error: {}", Notification::HOLD_TIMER_EXPIRED), false).is_some());
+        assert!(remedy(&format!("Received: {}", Notification::CONNECTION_REJECTED), false).is_some());
+        assert_eq!(remedy("Received: Cease", false), None);
+        let [without, with] = [false, true].map(|password| remedy("Socket: Connection timed out", password).unwrap());
+        assert!(without.contains("firewall") && with.contains("password"));
     }
 }

@@ -119,5 +119,6 @@ pub(crate) fn report() -> Report {
             session("Mesh_fd00__a", "[fd00::a]:179", State::Start, "Passive", "2026-03-02T07:59:00Z"),
         ],
         paths: vec![own, path],
+        services: Vec::new(),
     }
 }

@@ -82,12 +82,21 @@ impl Kernel {
             Some(name) => name.to_string(),
             None => format!("if{index}"),
         };
-        for path in &mut report.paths {
+        for path in report.paths.iter_mut().filter(|path| path.peer.is_some()) {
             let Some(next_hop) = path.next_hop else { continue };
             let via = self.fib.resolve(next_hop).ok();
             path.via = via.map(|hop| Via { gateway: hop.gateway, interface: name(hop.interface) });
             let verdict = self.fib.learned().get(&path.prefix).and_then(|entry| entry.verdict.as_ref());
-            path.installed = path.best && matches!(verdict, Some(Verdict::Install { .. }));
+            let refusal =
+                || self.refused.error_for(&path.prefix).map(|error| format!("the kernel refuses it: {error}"));
+            let reason = match verdict {
+                Some(Verdict::Install { .. }) => refusal(),
+                Some(Verdict::HeldBack(reason)) => Some(reason.to_string()),
+                Some(Verdict::Elsewhere(reason)) => Some(reason.to_string()),
+                None => Some("it is not looked at yet".to_owned()),
+            };
+            path.not_installed = reason.filter(|_| path.best);
+            path.installed = path.best && path.not_installed.is_none();
         }
     }
 }

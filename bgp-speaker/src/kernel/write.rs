@@ -39,6 +39,12 @@ impl Refused {
         self.0.values().next().map(|refusal| &refusal.error)
     }
 
+    /// What the kernel said against a route for this prefix.
+    pub(super) fn error_for(&self, prefix: &IpNet) -> Option<&String> {
+        let of_prefix = self.0.iter().find(|(key, _)| key.destination == *prefix);
+        of_prefix.map(|(_, refusal)| &refusal.error)
+    }
+
     /// When one is to be tried again.
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.values().map(|refusal| refusal.again).min()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use bgp_plan::passwords;
+use bgp_plan::passwords::{self, NoPassword};
 use bgp_plan::sessions::{self, Change, Pairs, SessionConfig};
 use bgp_proto::{Event, StopReason};
 use jiff::Timestamp;
@@ -87,10 +87,16 @@ impl Speaker {
 
     /// Ends a session that is to be made anew.
     fn reset(&mut self, old: &SessionConfig, new: &SessionConfig, added: &mut Vec<SessionConfig>) {
-        let changes: Vec<String> = old.changes_to(new).iter().map(ToString::to_string).collect();
-        info!(session = old.name, changes = changes.join("; "), "session is reset");
+        let started = self.by_name.get(&old.name).and_then(|id| self.peers.get(id)).is_some_and(|peer| peer.started);
+        if started {
+            let mut changes: Vec<String> = old.changes_to(new).iter().map(ToString::to_string).collect();
+            if changes.is_empty() {
+                changes.push("its password, or our BGP identifier, is another".to_owned());
+            }
+            info!(session = old.name, changes = changes.join("; "), "session is reset");
+        }
         if let Some(mut tally) = self.remove(&old.name, StopReason::ConfigurationChange) {
-            tally.resets += 1;
+            tally.resets += u64::from(started);
             self.tallies.insert(new.name.clone(), tally);
         }
         added.push(new.clone());
@@ -135,8 +141,10 @@ impl Speaker {
         let key = self.key_of(&config);
         let tally = self.tallies.remove(&config.name).unwrap_or_default();
         let peer = Peer::new(config, identity, key, tally, now, clock);
-        if let Some(reason) = peer.refused() {
-            warn!(session = peer.config.name, %reason, "session is not started");
+        match peer.refused() {
+            None => {}
+            Some(NoPassword::Awaited { .. }) => debug!(session = peer.config.name, "session waits for its password"),
+            Some(reason) => warn!(session = peer.config.name, %reason, "session is not started"),
         }
         self.metrics.condition(&peer.status(clock, Prefixes::default()));
         self.peers.insert(id, peer);

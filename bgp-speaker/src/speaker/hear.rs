@@ -95,20 +95,29 @@ impl Speaker {
 
     fn change(&mut self, change: Option<Change>) {
         let Some(change) = change else { return };
+        let faults = self.inputs.faults.len();
         match self.inputs.apply(&self.node, change) {
             Ok(touched) => self.touched |= touched,
             Err(bad) => {
                 warn!(kind = %bad.kind, name = bad.name, reason = bad.reason, "resource not understood");
                 self.touched |= bad.touched;
+                self.warnings_stale = true;
             }
         }
+        self.warnings_stale |= self.inputs.faults.len() != faults;
     }
 
     /// Makes anew what was touched, once there is a whole picture to make it of.
     pub(super) fn draw_conclusions(&mut self) {
         self.keep_last_good();
-        if !self.datastore.in_sync || !self.touched.any() {
+        if !self.datastore.in_sync {
             return; // nothing dials, listens or is advertised before the snapshot is complete
+        }
+        if !self.touched.any() {
+            if self.warnings_stale {
+                self.look_at_warnings();
+            }
+            return;
         }
         if std::mem::take(&mut self.touched.log) {
             self.apply_log_level();

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bgp_plan::services::{EXCLUDED, Services};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::Speaker;
+use super::hear::service_settings;
 use crate::kernel::Command;
 use crate::routing::SessionView;
-use crate::status::{Overview, Prefixes, Question, Report, SessionStatus, State};
+use crate::status::{Overview, Prefixes, Question, Report, Selection, ServiceStatus, SessionStatus, State};
 
 impl Speaker {
     /// Answers a status client; what only the kernel's thread knows is filled in there.
@@ -22,7 +24,11 @@ impl Speaker {
             Question::Status | Question::Sessions => Vec::new(),
             Question::Routes(selection) => self.routing.paths(&selection, &self.session_views()),
         };
-        let report = Report { overview: self.overview(clock), sessions, paths };
+        let services = match question {
+            Question::Status | Question::Sessions => Vec::new(),
+            Question::Routes(selection) => self.service_statuses(&selection),
+        };
+        let report = Report { overview: self.overview(clock), sessions, paths, services };
         if report.paths.is_empty() {
             let _ = answer.send(report); // the client may be gone
             return;
@@ -37,9 +43,36 @@ impl Speaker {
     fn session_statuses(&self, clock: Timestamp) -> Vec<SessionStatus> {
         let status = |id: &u32| {
             let peer = self.peers.get(id)?;
-            Some(peer.status(clock, self.routing.prefixes(*id, peer.family())))
+            let mut status = peer.status(clock, self.routing.prefixes(*id, peer.family()));
+            if let Some(error) = self.key_error(peer).filter(|_| !peer.is_up()) {
+                status.last_error = Some(format!("Error: {error}"));
+            }
+            Some(status)
         };
         self.by_name.values().filter_map(status).collect()
+    }
+
+    /// What becomes of the services that have the selected address, if that is a single one.
+    fn service_statuses(&self, selection: &Selection) -> Vec<ServiceStatus> {
+        let single = selection.prefix.filter(|prefix| prefix.prefix_len() == prefix.max_prefix_len());
+        let Some(address) = single else { return Vec::new() };
+        let settings = service_settings(&self.settings, &self.inputs.global);
+        let node = self.settings.kubernetes_node.as_deref().unwrap_or(&self.node);
+        let excluded =
+            self.inputs.nodes.get(&self.node).is_some_and(|facts| Services::excludes(facts.labels.get(EXCLUDED)));
+        let mut statuses = Vec::new();
+        for (namespace, name) in self.inputs.services.with_address(address.addr()) {
+            let standings = self.inputs.services.advertised_from((namespace, name), &settings, node, excluded);
+            for standing in standings.into_iter().flatten().filter(|standing| standing.address == address) {
+                statuses.push(ServiceStatus {
+                    service: format!("{namespace}/{name}"),
+                    address,
+                    advertised: standing.step.advertises(),
+                    reason: standing.step.to_string(),
+                });
+            }
+        }
+        statuses
     }
 
     /// The sessions as the view of routes needs them.

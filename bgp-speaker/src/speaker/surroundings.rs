@@ -154,5 +154,6 @@ impl Speaker {
         self.metrics.warnings(conditions.iter().map(|(kind, _)| *kind));
         self.warned = conditions.iter().map(|(_, text)| text.clone()).collect();
         self.conditions = conditions;
+        self.warnings_stale = false;
     }
 }

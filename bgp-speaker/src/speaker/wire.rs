@@ -183,7 +183,7 @@ impl Speaker {
                 if let Some(reason) = reason.filter(|_| !peer.is_up()) {
                     let cause = reason.to_string();
                     if peer.is_news(&cause) {
-                        let remedy = words::remedy(&cause);
+                        let remedy = words::remedy(&cause, peer.md5_key().is_some());
                         info!(session = peer.config.name, peer = %peer.config.peer, cause, remedy, "session is not up");
                     }
                 }
@@ -214,7 +214,7 @@ impl Speaker {
         peer.went_down(Timestamp::now());
         let cause = reason.to_string();
         peer.is_news(&cause);
-        let remedy = words::remedy(&cause);
+        let remedy = words::remedy(&cause, peer.md5_key().is_some());
         info!(session = peer.config.name, peer = %peer.config.peer, cause, remedy, routes_kept = kept, "session is down");
         self.publish_session(id);
     }

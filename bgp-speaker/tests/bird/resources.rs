@@ -163,6 +163,9 @@ fn service_addresses_are_advertised_while_their_endpoints_are_here_and_ready_and
     assert!(!bench.node.ip(&["route"]).contains("10.96."), "services are nothing to the kernel");
     endpoint("a", false);
     bench.bird_forgets("show route", "10.96.7.7/32");
+    let services = bench.question(&json!({ "show": "routes", "prefix": "10.96.7.7" })).unwrap()["services"][0].clone();
+    assert_eq!((&services["service"], &services["advertised"]), (&"kube-system/web".into(), &false.into()));
+    assert!(services["reason"].as_str().unwrap().contains("no endpoint on this node"), "{services}");
     endpoint("b", true);
     endpoint("a", true);
     bench.bird_shows("show route", &["10.96.7.7/32"]);
@@ -230,4 +233,73 @@ spec: {{peerIP: 10.0.0.2, asNumber: {asn}}}
     assert_eq!(bench.bird_session(), since, "and the session stays");
     std::fs::write(&file, document(65011)).unwrap();
     bench.bird_shows("show protocols node", &["Received: "]);
+}
+
+#[test]
+fn a_local_workload_is_a_peer_while_felix_says_so_and_its_status_is_in_the_datastore() {
+    let bench = Bench::new("10.0.0.1", "10.0.0.2");
+    bench.create(&bench.node_resource("a", "10.0.0.1"));
+    bench.create(&bench.pool("10.244.0.0/16"));
+    let spec = json!({ "localWorkloadSelector": "app == 'router'", "asNumber": 65100, "localASNumber": 65200 });
+    bench.put(Kind::BGPPeer, "lw", json!({ "spec": spec }));
+    let classes = json!(["Agent", "BGP", "Routes"]);
+    let request = json!({ "node": "a", "classes": classes, "updatePeriodSeconds": 1 });
+    bench.put(Kind::CalicoNodeStatus, "status", json!({ "spec": request }));
+    let _bird = bench.bird(
+        "protocol static { ipv4; route 10.244.7.0/26 blackhole; }
+         protocol bgp node {
+             local 10.0.0.2 as 65100; neighbor 10.0.0.1 as 65200; connect delay time 1; connect retry time 1;
+             ipv4 { import all; export where source = RTS_STATIC; next hop self; };
+         }",
+    );
+    let _speaker = bench.speaker();
+    let folder = bench.file("calico/endpoint-status");
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("default%2Frouter");
+    let text = r#"{"ifaceName":"cali1","ipv4Nets":["10.0.0.2/32"],"bgpPeerName":"lw"}"#;
+    std::fs::write(&file, text).unwrap();
+    let session = bench.session_becomes("Established");
+    assert_eq!((&session["name"], &session["passive"]), (&"Local_Workload_10_0_0_2".into(), &true.into()));
+    bench.route_becomes("10.244.7.0/26 via 10.0.0.2");
+    eventually("the status is in the datastore", || {
+        let status = bench.get(Kind::CalicoNodeStatus, "status")["status"].clone();
+        let peer = &status["bgp"]["peersV4"][0];
+        let routes = status["routes"]["routesV4"].as_array().cloned().unwrap_or_default();
+        let learned = routes.iter().find(|route| route["destination"] == "10.244.7.0/26");
+        let complete = peer["state"] == "Established"
+            && peer["type"] == "LocalWorkload"
+            && learned
+                .is_some_and(|route| route["gateway"] == "10.0.0.2" && route["learnedFrom"]["peerIP"] == "10.0.0.2")
+            && status["agent"]["birdV4"]["state"] == "Ready";
+        if complete { Ok(()) } else { Err(status.to_string()) }
+    });
+    std::fs::remove_file(&file).unwrap();
+    bench.route_goes("10.244.7.0/26");
+    bench.bird_shows("show protocols node", &["Received: Peer de-configured"]);
+}
+
+#[test]
+fn a_resource_that_is_broken_at_a_restart_is_in_force_as_it_was() {
+    let bench = routed(json!({}));
+    let _bird = router(&bench, "graceful restart on;", "");
+    let speaker = bench.speaker();
+    bench.session_becomes("Established");
+    bench.put(Kind::BGPPeer, "router", json!({ "spec": { "peerIP": "ten", "asNumber": 65010 } }));
+    let fault = || {
+        eventually("the fault is a warning", || {
+            let warnings = bench.ask("status")?["warnings"].to_string();
+            if warnings.contains("BGPPeer router") { Ok(()) } else { Err(warnings) }
+        });
+    };
+    fault();
+    speaker.kill();
+    let _speaker = bench.speaker();
+    bench.session_becomes("Established");
+    fault();
+    bench.route_becomes("198.51.100.0/24 via 10.0.0.2");
+    bench.put(Kind::BGPPeer, "router", json!({ "spec": { "peerIP": "10.0.0.2", "asNumber": 65010 } }));
+    eventually("the file is gone", || {
+        let file = bench.file("last-good.json");
+        if file.exists() { Err(std::fs::read_to_string(file).unwrap_or_default()) } else { Ok(()) }
+    });
 }

@@ -183,6 +183,13 @@ impl Bench {
         });
     }
 
+    /// A resource as it is stored.
+    #[track_caller]
+    pub(crate) fn get(&self, kind: Kind, name: &str) -> Value {
+        let key = Key::named(kind, name);
+        self.runtime.block_on(self.store.backend().get(&key)).unwrap().value
+    }
+
     /// A file of the bench.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -268,7 +275,8 @@ impl Bench {
         self.question(&json!({ "show": what }))
     }
 
-    fn question(&self, question: &Value) -> Result<Value, String> {
+    /// Asks our speaker's JSON socket.
+    pub(crate) fn question(&self, question: &Value) -> Result<Value, String> {
         let mut stream = UnixStream::connect(self.folder.path().join("run/bgp.sock")).map_err(|e| e.to_string())?;
         writeln!(stream, "{question}").map_err(|e| e.to_string())?;
         let mut line = String::new();
