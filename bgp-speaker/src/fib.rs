@@ -19,7 +19,7 @@ mod resolve;
 mod vectors;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -91,10 +91,10 @@ impl Fib {
     }
 
     /// Takes over which peers are reached by host routes; returns the prefixes that this may matter to.
-    pub fn set_statics(&mut self, statics: BTreeMap<IpAddr, IpAddr>) -> Vec<IpNet> {
+    pub fn set_statics(&mut self, statics: BTreeMap<IpAddr, IpAddr>) -> BTreeSet<IpNet> {
         let old = std::mem::replace(&mut self.statics, statics);
         let differs = |peer: &&IpAddr| old.get(peer) != self.statics.get(peer);
-        let changed: Vec<_> =
+        let changed: BTreeSet<_> =
             old.keys().chain(self.statics.keys()).filter(differs).map(|peer| IpNet::from(*peer)).collect();
         changed.iter().for_each(|prefix| self.forget(prefix));
         changed
