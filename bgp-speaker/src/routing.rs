@@ -252,9 +252,11 @@ impl Routing {
     pub fn collect(&mut self) -> bool {
         if let Some(rib) = &mut self.rib {
             for BestChange { prefix, best } in rib.take_best_changes() {
-                let learned = best.filter(|best| matches!(best.source, Source::Peer { .. }));
-                let learned =
-                    learned.map(|best| Learned { next_hops: best.next_hops, local_pref: best.attributes.local_pref });
+                let learned = best.and_then(|best| {
+                    let Source::Peer { peer, .. } = best.source else { return None };
+                    let peer = rib.peer_config(peer).map(|config| config.address);
+                    Some(Learned { next_hops: best.next_hops, local_pref: best.attributes.local_pref, peer })
+                });
                 self.changes.insert(IpNet::from(prefix), learned);
             }
         }

@@ -59,7 +59,7 @@ fn net(text: &str) -> IpNet {
 
 fn learned(prefix: &str, next_hops: &[&str]) -> (IpNet, Option<Learned>) {
     let next_hops: Vec<IpAddr> = next_hops.iter().map(|text| text.parse().unwrap()).collect();
-    (net(prefix), Some(Learned { next_hops, local_pref: Some(100) }))
+    (net(prefix), Some(Learned { next_hops, local_pref: Some(100), peer: None }))
 }
 
 fn tell(handle: &Handle, order: Order) {

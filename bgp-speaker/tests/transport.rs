@@ -201,7 +201,10 @@ fn many_peers_of_one_key_need_no_more_of_the_kernels_memory_than_one() {
         let failed: Vec<u8> =
             (0..=255).filter(|n| side.listener.key_error(IpAddr::from([127, 0, 1, *n])).is_some()).collect();
         if failed.is_empty() {
-            return; // the system's limit could not be lowered, and it is enough for 256
+            eprintln!(
+                "this kernel has one limit for all namespaces, too high for this test: running out is not tested"
+            );
+            return;
         }
         let error = side.listener.key_error(IpAddr::from([127, 0, 1, failed[0]])).unwrap();
         assert_eq!(error, &KeyError::NoMemory);

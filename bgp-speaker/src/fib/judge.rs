@@ -16,6 +16,20 @@ pub struct Learned {
     pub next_hops: Vec<IpAddr>,
     /// Their LOCAL_PREF.
     pub local_pref: Option<u32>,
+    /// Whom the best of them was learned from.
+    pub peer: Option<IpAddr>,
+}
+
+impl Learned {
+    /// The addresses that it matters to where they lead.
+    pub fn depends_on(&self, prefix: &IpNet) -> Vec<IpAddr> {
+        self.next_hops.iter().copied().chain(self.covered_peer(prefix)).collect()
+    }
+
+    /// The peer, if the prefix takes its packets, and not for the sake of itself as the next hop.
+    fn covered_peer(&self, prefix: &IpNet) -> Option<IpAddr> {
+        self.peer.filter(|peer| prefix.contains(peer) && !self.next_hops.contains(peer))
+    }
 }
 
 /// What the kernel is to do about a learned prefix.
@@ -113,6 +127,11 @@ impl Fib {
         learned: &Learned,
         walk: &mut Walk,
     ) -> Result<BTreeSet<Hop>, Unreachable> {
+        if let Some(peer) = learned.covered_peer(prefix)
+            && self.follow(peer, walk).is_ok_and(|(_, length)| length <= prefix.prefix_len())
+        {
+            return Err(Unreachable::CoversPeer);
+        }
         let mut hops = BTreeSet::new();
         let mut unreachable = Unreachable::NoRoute;
         let next_hops = learned.next_hops.iter().filter(|next_hop| !self.ownership.wireguard.contains(next_hop));

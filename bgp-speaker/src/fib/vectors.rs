@@ -61,7 +61,7 @@ impl Fib {
 }
 
 fn learned(next_hops: &[&str], local_pref: Option<u32>) -> Learned {
-    Learned { next_hops: next_hops.iter().map(|text| ip(text)).collect(), local_pref }
+    Learned { next_hops: next_hops.iter().map(|text| ip(text)).collect(), local_pref, peer: None }
 }
 
 fn default_route() -> Foreign {
@@ -189,6 +189,23 @@ fn a_route_never_leads_to_its_own_next_hop() {
         None,
         install(&["10.0.0.3"], 1024),
     );
+}
+
+#[test]
+fn a_route_never_takes_the_packets_of_the_session_that_it_was_learned_by() {
+    let of = |peer: &str| Learned { peer: Some(ip(peer)), ..learned(&["10.0.0.3"], None) };
+    let fib = fib();
+    let check =
+        |fib: &Fib, prefix: &str, peer: &str, expected| assert_eq!(fib.judge(&net(prefix), &of(peer)), expected);
+    let installed = install(&["10.0.0.3"], 1024);
+    // A loopback that another peer, the rack's router, tells the way to is what such routes are for.
+    check(&fib, "192.0.2.1/32", "10.0.0.254", installed.clone());
+    check(&fib, "192.0.2.1/32", "192.0.2.1", held_back(Unreachable::CoversPeer));
+    check(&fib, "10.0.0.2/32", "10.0.0.2", held_back(Unreachable::CoversPeer));
+    check(&fib, "0.0.0.0/0", "10.0.0.2", installed.clone());
+    assert_eq!(of("192.0.2.1").depends_on(&net("192.0.2.0/24")), [ip("10.0.0.3"), ip("192.0.2.1")]);
+    let fib = fib.with("192.0.2.1/32", foreign(0, STATIC, &[NextHop::via(ip("10.0.0.9")).on(ETH0)]));
+    check(&fib, "192.0.2.0/24", "192.0.2.1", installed);
 }
 
 #[test]

@@ -115,11 +115,11 @@ impl Kernel {
         match command {
             Command::Learned(changes) => {
                 for (prefix, learned) in changes {
-                    let new = learned.as_ref().map(|learned| learned.next_hops.clone()).unwrap_or_default();
+                    let new = learned.as_ref().map(|learned| learned.depends_on(&prefix)).unwrap_or_default();
                     let gone = learned.is_none();
                     let old = self.fib.learn(prefix, learned);
-                    let old_hops = old.as_ref().map_or(&[][..], |entry| &entry.learned.next_hops);
-                    self.dependents.exchange(prefix, old_hops, &new);
+                    let before = old.as_ref().map(|entry| entry.learned.depends_on(&prefix)).unwrap_or_default();
+                    self.dependents.exchange(prefix, &before, &new);
                     self.dependents.touch(&prefix);
                     if let Some(old) = old.filter(|_| gone) {
                         self.withdraw(&prefix, old.verdict.as_ref());
