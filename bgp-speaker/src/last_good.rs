@@ -24,25 +24,34 @@ struct Object {
     value: Value,
 }
 
-/// What the file holds; nothing, if there is none. The second half names objects in it that are not understood.
+/// What a file holds.
+#[derive(Debug, Default, PartialEq)]
+pub struct Remembered {
+    /// Objects, each under its key.
+    pub objects: Vec<(Key, Value)>,
+    /// What in it is not understood.
+    pub faults: Vec<String>,
+}
+
+/// What the file holds; nothing, if there is none.
 ///
 /// # Errors
 /// If it is there and cannot be read.
-pub fn read(path: &Path) -> io::Result<(Vec<(Key, Value)>, Vec<String>)> {
+pub fn read(path: &Path) -> io::Result<Remembered> {
     let text = match fs::metadata(path) {
         Ok(data) if data.len() > SIZE_LIMIT => return Err(io::Error::other("it is larger than 64 MiB")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Remembered::default()),
         _ => fs::read(path)?,
     };
     let file: File = serde_json::from_slice(&text)?;
-    let (mut objects, mut faults) = (Vec::new(), Vec::new());
+    let mut remembered = Remembered::default();
     for Object { kind, value } in file.objects {
         match Kind::from_name(&kind).and_then(|kind| Key::of_value(kind, &value).ok()) {
-            Some(key) => objects.push((key, value)),
-            None => faults.push(format!("an object of kind \"{kind}\"")),
+            Some(key) => remembered.objects.push((key, value)),
+            None => remembered.faults.push(format!("an object of kind \"{kind}\"")),
         }
     }
-    Ok((objects, faults))
+    Ok(remembered)
 }
 
 /// Puts exactly these objects into the file: whole, or not at all.
@@ -77,13 +86,13 @@ mod tests {
     fn objects_outlive_a_restart_and_a_broken_file_is_an_error_that_costs_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lib/last-good.json");
-        assert_eq!(read(&path).unwrap().0, []);
+        assert_eq!(read(&path).unwrap(), Remembered::default());
         let value = json!({"metadata": {"name": "tor"}, "spec": {"peerIP": "10.0.0.254", "asNumber": 65000}});
         let key = Key::of_value(Kind::BGPPeer, &value).unwrap();
         write(&path, [(key.clone(), value.clone())].into_iter()).unwrap();
-        assert_eq!(read(&path).unwrap(), (vec![(key, value)], vec![]));
+        assert_eq!(read(&path).unwrap().objects, [(key, value)]);
         fs::write(&path, r#"{"objects":[{"kind":"Widget","value":{}}]}"#).unwrap();
-        assert_eq!(read(&path).unwrap().1.len(), 1);
+        assert_eq!(read(&path).unwrap().faults.len(), 1);
         fs::write(&path, "{").unwrap();
         assert!(read(&path).is_err());
         write(&path, std::iter::empty()).unwrap();

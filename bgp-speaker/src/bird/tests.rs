@@ -48,6 +48,11 @@ fn details_of_one_protocol_name_its_state_and_neighbor() {
         assert!(reply.contains(line), "{line:?} in\n{reply}");
     }
     assert!(!reply.contains("Mesh_10_0_0_3"));
+    let mut filtered = report();
+    filtered.sessions.iter_mut().for_each(|session| session.filters = vec!["tor".to_owned(), "lan".to_owned()]);
+    let command = parse("show protocols all Mesh_10_0_0_2").unwrap();
+    let reply = command.answer(&filtered, Family::V4, &TimeZone::UTC);
+    assert!(reply.contains("   Input filter:   (unnamed) tor, lan\n   Output filter:  (unnamed) tor, lan\n"), "{reply}");
     let pattern = parse("show protocols all \"Mesh_10_0_?_3\"").unwrap();
     assert!(
         pattern.answer(&report(), Family::V4, &TimeZone::UTC).contains("Last error:       Socket: Connection refused")
@@ -116,4 +121,33 @@ fn a_pattern_of_many_stars_is_matched_in_no_time() {
     ] {
         assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
     }
+}
+
+#[test]
+fn own_routes_are_shown_by_the_protocol_that_bird_would_have_them_from() {
+    let mut report = report();
+    let mut pod = report.paths[0].clone();
+    (pod.prefix, pod.kind, pod.source) = ("10.244.9.7/32".parse().unwrap(), Some("workload"), "kernel1".to_owned());
+    (pod.interface, pod.local_pref) = (Some("cali7".to_owned()), Some(2_147_482_623));
+    let remote = crate::status::PathStatus {
+        prefix: "10.244.9.8/32".parse().unwrap(),
+        next_hop: Some([10, 0, 0, 7].into()),
+        communities: vec!["65000:100".to_owned(), "65000:1:2".to_owned()],
+        ..pod.clone()
+    };
+    report.paths = vec![pod, remote];
+    let reply = parse("show route all").unwrap().answer(&report, Family::V4, &TimeZone::UTC);
+    assert_eq!(
+        reply,
+        "1007-10.244.9.7/32      dev cali7 [kernel1 2026-03-01] * (10)\n\
+         1008-\tType: inherit unicast univ\n\
+         1012-\tKernel.metric: 1024\n\
+         1007-10.244.9.8/32      via 10.0.0.7 on cali7 [kernel1 2026-03-01] * (10)\n\
+         1008-\tType: inherit unicast univ\n\
+         1012-\tKernel.metric: 1024\n\
+         0000 \n"
+    );
+    report.paths[1].peer = Some([10, 0, 0, 7].into());
+    let reply = parse("show route all 10.244.9.8").unwrap().answer(&report, Family::V4, &TimeZone::UTC);
+    assert!(reply.contains("BGP.community: (65000,100)\n \tBGP.large_community: (65000, 1, 2)\n"), "{reply}");
 }

@@ -10,7 +10,7 @@ use calico_datastore::watch::Update;
 use tracing::{debug, info, warn};
 
 use super::Speaker;
-use crate::last_good;
+use crate::last_good::{self, Remembered};
 use crate::watched::{self, Heard};
 
 /// How long the first snapshot of Services is awaited before anything is told without them.
@@ -35,9 +35,11 @@ impl Speaker {
                     }
                 }
                 Heard::Workloads(workloads) => {
-                    info!(peers = workloads.len(), "local workloads that are peers");
-                    self.inputs.local_workloads = workloads;
-                    self.touched.sessions = true;
+                    if self.inputs.local_workloads != workloads {
+                        info!(peers = workloads.len(), "local workloads that are peers");
+                        self.inputs.local_workloads = workloads;
+                        self.touched.sessions = true;
+                    }
                 }
                 Heard::Ended => {} // the process ends
             }
@@ -178,7 +180,7 @@ impl Speaker {
     /// Gives the inputs what an earlier life of this process left of objects in fault.
     pub(super) fn remember(&mut self) {
         match last_good::read(&self.last_good) {
-            Ok((objects, faults)) => {
+            Ok(Remembered { objects, faults }) => {
                 if !objects.is_empty() {
                     info!(objects = objects.len(), "last good versions of an earlier life are at hand");
                 }

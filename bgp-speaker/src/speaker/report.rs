@@ -140,6 +140,8 @@ impl Speaker {
         let (ready, detail) = match (&self.datastore.trouble, self.datastore.in_sync) {
             (Some(reason), false) => (false, format!("waiting for the datastore: {reason}")),
             (None, false) => (false, "waiting for the datastore's snapshot".to_owned()),
+            _ if self.datastore.services_until.is_some() => (false, "waiting for Services".to_owned()),
+            _ if !self.kernel_told => (false, "waiting for the kernel's routes".to_owned()),
             _ if self.plan.local.is_none() => (false, "this node has no BGP address in the datastore yet".to_owned()),
             _ if !deaf.is_empty() => (false, format!("cannot listen on {deaf:?}: is another BGP speaker running?")),
             _ if !kernel.in_sync => {

@@ -160,3 +160,21 @@ fn nodes_with_only_ipv6_route_over_it() {
     assert!(bench.dialect("bird6.ctl", "show protocols").contains("Mesh_fd00__2"));
     assert!(!bench.dialect("bird.ctl", "show protocols").contains("Mesh_"));
 }
+
+#[test]
+fn what_a_peer_that_is_down_may_have_taught_stays_for_its_restart_time_and_no_longer() {
+    let bench = Bench::new("10.0.0.1", "10.0.0.2");
+    bench.create(&bench.node_resource("a", "10.0.0.1"));
+    let spec = BGPPeerSpec {
+        peer_ip: Some("10.0.0.2".to_owned()),
+        as_number: Some(AsNumber(65010)),
+        max_restart_time: Some("24s".to_owned()),
+        ..BGPPeerSpec::default()
+    };
+    bench.create::<BGPPeerSpec>(&BGPPeer::new(ObjectMeta::named("router"), spec));
+    bench.node.ip(&["route", "add", "10.244.9.0/26", "via", "10.0.0.2", "proto", "bird", "metric", "1024"]);
+    let speaker = bench.speaker();
+    bench.route_goes("10.244.9.0/26");
+    let log = speaker.log();
+    assert!(log.contains("kernel routes stay a while") && log.contains("are removed seconds=24."), "{log}");
+}
