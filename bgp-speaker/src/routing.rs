@@ -132,6 +132,11 @@ impl Routing {
         }
     }
 
+    /// Whether what peers are told is held back.
+    pub fn is_deferred(&self) -> bool {
+        self.deferred
+    }
+
     /// Whether a peer is up and bound to send an End-of-RIB that has not come: it restarts gracefully, and did not just
     /// restart itself.
     pub fn is_awaited(&self, id: u32) -> bool {

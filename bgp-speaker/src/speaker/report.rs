@@ -44,6 +44,9 @@ impl Speaker {
         let status = |id: &u32| {
             let peer = self.peers.get(id)?;
             let mut status = peer.status(clock, self.routing.prefixes(*id, peer.family()));
+            if status.state == State::Up && self.routing.is_deferred() {
+                status.state = State::Wait;
+            }
             if let Some(error) = self.key_error(peer).filter(|_| !peer.is_up()) {
                 status.last_error = Some(format!("Error: {error}"));
             }

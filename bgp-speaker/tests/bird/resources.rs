@@ -209,21 +209,32 @@ metadata: {{name: a}}
 spec: {{bgp: {{ipv4Address: 10.0.0.1/24, routeReflectorClusterID: 244.0.0.1}}}}
 ---
 apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {{name: default}}
+spec: {{logSeverityScreen: Debug}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: bgp, namespace: kube-system}}
+stringData: {{router: sesame}}
+---
+apiVersion: projectcalico.org/v3
 kind: BGPPeer
 metadata: {{name: router}}
-spec: {{peerIP: 10.0.0.2, asNumber: {asn}}}
+spec: {{peerIP: 10.0.0.2, asNumber: {asn}, password: {{secretKeyRef: {{name: bgp, key: router}}}}}}
 "
         )
     };
     std::fs::write(&file, document(65010)).unwrap();
-    let _bird = router(&bench, "", "");
-    let _speaker = bench.speaker_with(&["--resources", &file.display().to_string(), "--kernel", "none"]);
+    let _bird = router(&bench, "password \"sesame\";", "");
+    let speaker = bench.speaker_with(&["--resources", &file.display().to_string(), "--kernel", "none"]);
     bench.session_becomes("Established");
     eventually("the route is in the RIB though nobody looked for its next hop", || {
         let paths = bench.paths("198.51.100.0/24");
         if paths.iter().any(|path| path["standing"] == "best") { Ok(()) } else { Err(format!("{paths:?}")) }
     });
     assert_eq!(bench.routes(), "");
+    assert!(speaker.log().contains("DEBUG"), "the level is BGPConfiguration's: {}", speaker.log());
     let since = bench.bird_session();
     std::fs::write(&file, "kind: [").unwrap();
     eventually("the fault is said", || {

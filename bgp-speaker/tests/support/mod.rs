@@ -197,7 +197,8 @@ impl Bench {
 
     /// Starts the speaker of the node `a`.
     pub(crate) fn speaker(&self) -> Process {
-        self.speaker_with(&["--datastore", &format!("sqlite:{}", self.file("store.db").display())])
+        let store = format!("sqlite:{}", self.file("store.db").display());
+        self.speaker_with(&["--datastore", &store, "--log-level", "info,bgp_speaker=debug"])
     }
 
     /// Starts the speaker of the node `a` with these options.
@@ -210,7 +211,7 @@ impl Bench {
             .env_remove("KUBECONFIG")
             .env_remove("KUBERNETES_SERVICE_HOST")
             .env("CALICO_ENDPOINT_STATUS_PATH_PREFIX", folder.join("calico"))
-            .env("BGP_LOGSEVERITYSCREEN", "info,bgp_speaker=debug")
+            .env_remove("BGP_LOGSEVERITYSCREEN")
             .env_remove("CALICO_ROUTER_ID")
             .arg("--status-socket")
             .arg(folder.join("run/bgp.sock"))
