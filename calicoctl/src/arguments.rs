@@ -1,8 +1,12 @@
 //! What can be typed. Flags are accepted before and after the command.
 
+mod bgp;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::bgp::{Bgp, BgpCommand, Form, Neighbors, Routes, Sessions};
 
 /// The command line of an Ocicat or Calico cluster: shows and changes its resources, looks into IPAM and at the node.
 ///
@@ -46,11 +50,17 @@ pub(crate) enum Command {
     Replace(Files),
     /// Delete resources, by a file or by kind and names.
     Delete(Delete),
-    /// Show resources.
+    /// Show resources. Tables never show a Secret's values; -o yaml and -o json do, as kubectl's do.
     Get(Get),
+    /// Change some fields of a resource.
+    Patch(Patch),
+    /// Set or remove a label of a resource.
+    Label(Label),
+    /// Look into BGP: the sessions that follow from the resources, and what the speaker of this node knows.
+    Bgp(Bgp),
     /// Look into address management.
     Ipam(Ipam),
-    /// Look at the node that this runs on.
+    /// Look at the node that this runs on, or at another.
     Node(Node),
     /// Show the version of this program and of the cluster.
     Version(Version),
@@ -115,6 +125,54 @@ pub(crate) struct Get {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Patch {
+    /// The kind: node, bgppeer, ippool, …
+    pub(crate) kind: String,
+    /// Which of it.
+    pub(crate) name: String,
+    /// What changes, as JSON or YAML: {"spec":{"bgp":{"routeReflectorClusterID":"244.0.0.1"}}}
+    #[arg(short, long)]
+    pub(crate) patch: String,
+    /// How the patch is to be read: strategic and merge say how fields become, and null removes one; json is a list of
+    /// operations (RFC 6902). Lists are replaced, never merged.
+    #[arg(short = 't', long = "type", default_value = "strategic")]
+    pub(crate) patch_type: PatchType,
+    /// The namespace of a namespaced resource. [default: default]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// How a patch is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PatchType {
+    /// Kubernetes' strategic merge patch.
+    Strategic,
+    /// JSON merge patch (RFC 7386).
+    Merge,
+    /// JSON patch (RFC 6902).
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Label {
+    /// The kind: nodes, ippool, …
+    pub(crate) kind: String,
+    /// Which of it.
+    pub(crate) name: String,
+    /// key=value; with --remove the key alone.
+    pub(crate) label: String,
+    /// Give another value to a label that is there.
+    #[arg(long, conflicts_with = "remove")]
+    pub(crate) overwrite: bool,
+    /// Remove the label.
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// The namespace of a namespaced resource. [default: default]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Ipam {
     #[command(subcommand)]
     pub(crate) command: IpamCommand,
@@ -147,8 +205,33 @@ pub(crate) struct Node {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Show whether the agent runs and how the BGP sessions are. Needs root.
-    Status,
+    /// Show whether the agent runs and how the BGP sessions are.
+    ///
+    /// Of this node, which needs root; or with --node of any, through a CalicoNodeStatus that is made for the answer and
+    /// deleted again.
+    Status(NodeStatus),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeStatus {
+    /// Of this node, whichever it is. Needs no root.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// With --node: also its routes.
+    #[arg(long, requires = "node")]
+    pub(crate) routes: bool,
+    /// The form.
+    #[arg(short, long, default_value = "ps")]
+    pub(crate) output: StatusForm,
+}
+
+/// The form of `node status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatusForm {
+    /// Tables.
+    Ps,
+    /// JSON.
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -1,51 +1,89 @@
 //! Reading resources from a file, a directory or standard input.
 
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use calico_api::AnyResource;
+use calico_api::{AnyResource, Placed};
 
 use crate::arguments::Files;
 
 /// Endings of the files that are read from a directory.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 
+/// A resource, and where it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    /// The resource.
+    pub(crate) resource: AnyResource,
+    /// Where it stands.
+    pub(crate) place: Place,
+}
+
+/// A place in a file: `peers.yaml (document 2, from line 5)`.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    file: String,
+    document: usize,
+    line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (document {}, from line {})", self.file, self.document, self.line)
+    }
+}
+
 /// All resources of what `--filename` names, in order; none only with `--skip-empty`.
 ///
 /// # Errors
 /// If a file cannot be read or parsed, or there is nothing in it.
-pub(crate) fn read(flags: &Files) -> Result<Vec<AnyResource>> {
+pub(crate) fn read(flags: &Files) -> Result<Vec<Written>> {
     let path = flags.filename.as_deref().context("no file is named: use -f FILE, or -f - for standard input")?;
-    let mut resources = Vec::new();
-    let directory = path.is_dir();
-    if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("failed to execute command: standard input")?;
-        resources = parse(&text, path)?;
-    } else if directory {
-        for file in list(path, flags.recursive)? {
-            resources.extend(read_file(&file)?);
-        }
-    } else {
-        resources = read_file(path)?;
-    }
+    let resources = read_path(path, flags.recursive)?;
     if resources.is_empty() && !flags.skip_empty {
-        let what = if directory { "directory" } else { "file" };
+        let what = if path.is_dir() { "directory" } else { "file" };
         bail!("no resources specified in {what} {}", path.display());
     }
     Ok(resources)
 }
 
-fn read_file(path: &Path) -> Result<Vec<AnyResource>> {
+/// All resources of a file, of a directory, or of standard input (`-`), in order.
+///
+/// # Errors
+/// If a file cannot be read or parsed.
+pub(crate) fn read_path(path: &Path, recursive: bool) -> Result<Vec<Written>> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("failed to execute command: standard input")?;
+        return parse(&text, path);
+    }
+    if !path.is_dir() {
+        return read_file(path);
+    }
+    let mut resources = Vec::new();
+    for file in list(path, recursive)? {
+        resources.extend(read_file(&file)?);
+    }
+    Ok(resources)
+}
+
+fn read_file(path: &Path) -> Result<Vec<Written>> {
     let text = fs::read_to_string(path).with_context(|| format!("failed to execute command: {}", path.display()))?;
     parse(&text, path)
 }
 
-fn parse(text: &str, path: &Path) -> Result<Vec<AnyResource>> {
-    let place = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
-    calico_api::documents(text).map_err(|error| anyhow!("failed to execute command: {place}: {error}"))
+fn parse(text: &str, path: &Path) -> Result<Vec<Written>> {
+    let file = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+    let placed =
+        calico_api::placed_documents(text).map_err(|error| anyhow!("failed to execute command: {file}: {error}"))?;
+    let written = |it: Placed| Written {
+        resource: it.resource,
+        place: Place { file: file.clone(), document: it.document, line: it.line },
+    };
+    Ok(placed.into_iter().map(written).collect())
 }
 
 fn list(directory: &Path, recursive: bool) -> Result<Vec<PathBuf>> {

@@ -1,6 +1,7 @@
 //! `calicoctl`: the command line. Names, flags, texts and tables are Calico's.
 
 mod arguments;
+mod bgp;
 mod bird;
 mod client;
 mod crud;
@@ -9,6 +10,7 @@ mod ipam_show;
 mod node_status;
 mod output;
 mod resource_type;
+mod speaker;
 mod usage_error;
 mod version;
 
@@ -71,11 +73,14 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Replace(flags) => crud::write(crud::Verb::Replace, false, &flags, &globals).await,
         Command::Delete(flags) => crud::delete(&flags, &globals).await,
         Command::Get(flags) => crud::get(&flags, &globals).await,
+        Command::Patch(flags) => crud::patch(&flags, &globals).await,
+        Command::Label(flags) => crud::label(&flags, &globals).await,
+        Command::Bgp(flags) => bgp::run(&flags, &globals).await,
         Command::Ipam(flags) => match flags.command {
             IpamCommand::Show(flags) => ipam_show::run(&flags, &globals).await,
         },
         Command::Node(flags) => match flags.command {
-            NodeCommand::Status => node_status::run(),
+            NodeCommand::Status(flags) => node_status::run(&flags, &globals).await,
         },
         Command::Version(flags) => version::run(&flags, &globals).await,
     }

@@ -1,5 +1,7 @@
 //! What users may call each kind, and how it is shown in tables.
 
+use std::collections::BTreeSet;
+
 use calico_api::Kind;
 use serde_json::Value;
 
@@ -26,6 +28,8 @@ pub(crate) enum Cell {
     Order(&'static str),
     /// The node's AS number, or the cluster's in parentheses.
     NodeAs,
+    /// The keys of a Secret; never its values.
+    SecretKeys,
     /// Where a peer is local.
     PeerNode,
     /// What a workload endpoint belongs to.
@@ -285,6 +289,41 @@ const TYPES: &[ResourceType] = &[
             column("NATS", Cell::Joined("/spec/ipNATs")),
         ],
     },
+    // Kubernetes' own kinds, where no Kubernetes keeps them.
+    ResourceType {
+        kind: Kind::EndpointSlice,
+        aliases: &[],
+        ps: &["NAME", "SERVICE"],
+        wide: &["NAME", "SERVICE", "ADDRESSTYPE", "ENDPOINTS"],
+        columns: &[
+            NAMESPACE,
+            NAME,
+            at("SERVICE", "/metadata/labels/kubernetes.io~1service-name"),
+            at("ADDRESSTYPE", "/addressType"),
+            column("ENDPOINTS", Cell::Count("/endpoints")),
+        ],
+    },
+    ResourceType {
+        kind: Kind::Secret,
+        aliases: &[],
+        ps: &["NAME", "KEYS"],
+        wide: &["NAME", "TYPE", "KEYS"],
+        columns: &[NAMESPACE, NAME, at("TYPE", "/type"), column("KEYS", Cell::SecretKeys)],
+    },
+    ResourceType {
+        kind: Kind::Service,
+        aliases: &["svc"],
+        ps: &["NAME", "TYPE", "CLUSTERIP"],
+        wide: &["NAME", "TYPE", "CLUSTERIP", "EXTERNALIPS", "TRAFFICPOLICY"],
+        columns: &[
+            NAMESPACE,
+            NAME,
+            or("TYPE", "/spec/type", "ClusterIP"),
+            at("CLUSTERIP", "/spec/clusterIP"),
+            column("EXTERNALIPS", Cell::Joined("/spec/externalIPs")),
+            or("TRAFFICPOLICY", "/spec/externalTrafficPolicy", "Cluster"),
+        ],
+    },
 ];
 
 impl ResourceType {
@@ -342,6 +381,12 @@ impl Cell {
                 (_, None) if global_as == "unknown" => "unknown".to_owned(),
                 (_, None) => format!("({global_as})"),
             },
+            Self::SecretKeys => {
+                let keys =
+                    ["/data", "/stringData"].into_iter().filter_map(|pointer| resource.pointer(pointer)?.as_object());
+                let keys: BTreeSet<&str> = keys.flat_map(|map| map.keys().map(String::as_str)).collect();
+                keys.into_iter().collect::<Vec<_>>().join(",")
+            }
             Self::PeerNode => scalar(resource.pointer("/spec/node"))
                 .or_else(|| scalar(resource.pointer("/spec/nodeSelector")))
                 .unwrap_or_else(|| "(global)".to_owned()),

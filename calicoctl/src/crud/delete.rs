@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use calico_api::{
-    AnyResource, BlockAffinity, BlockAffinitySpec, IPAMBlockSpec, Key, Kind, NodeSpec, TierSpec, WorkloadEndpointSpec,
+    BlockAffinity, BlockAffinitySpec, IPAMBlockSpec, Key, Kind, NodeSpec, TierSpec, WorkloadEndpointSpec,
 };
 use calico_datastore::{Error, Filter, Revision, Store};
 use ipam::ReleaseAffinityError;
 
 use super::{Verb, pool, rules};
 use crate::arguments::{Delete, Globals};
+use crate::files::Written;
 use crate::resource_type::ResourceType;
 use crate::{client, files, output};
 
@@ -60,7 +61,7 @@ fn doomed(flags: &Delete) -> Result<Vec<Doomed>> {
         let resources = files::read(&flags.files)?;
         return resources
             .into_iter()
-            .map(|mut resource: AnyResource| {
+            .map(|Written { mut resource, .. }| {
                 rules::place(&mut resource, namespace)?;
                 let revision = resource.metadata().resource_version.clone().filter(|revision| !revision.is_empty());
                 Ok(Doomed { key: resource.key(), revision: revision.map(Revision) })
@@ -82,6 +83,7 @@ fn doomed(flags: &Delete) -> Result<Vec<Doomed>> {
 async fn remove(store: &Store, doomed: &Doomed) -> Result<()> {
     let Doomed { key, revision } = doomed;
     rules::allowed(Verb::Delete, key.kind(), &key.name())?;
+    rules::ours(store, key.kind())?;
     match key.kind() {
         Kind::IPPool => return pool::delete(store, key, revision.as_ref()).await,
         Kind::Node => clean_up_node(store, key).await?,

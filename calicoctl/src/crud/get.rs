@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 use calico_api::yaml::{to_json, to_yaml};
-use calico_api::{API_VERSION, BGPConfigurationSpec, Key, Kind};
+use calico_api::{BGPConfigurationSpec, Key, Kind};
 use calico_datastore::{Entry, Error, Filter, Store};
 use serde_json::{Value, json};
 
 use crate::arguments::{Get, Globals};
+use crate::files::Written;
 use crate::resource_type::ResourceType;
 use crate::{client, files, output};
 
@@ -91,7 +92,7 @@ fn wanted(flags: &Get) -> Result<Vec<Wanted>> {
         let resources = files::read(&flags.files)?;
         return resources
             .into_iter()
-            .map(|mut resource| {
+            .map(|Written { mut resource, .. }| {
                 super::rules::place(&mut resource, namespace.as_deref())?;
                 let it = ResourceType::of(resource.kind()).ok_or_else(|| unsupported(resource.kind().as_str()))?;
                 let metadata = resource.metadata();
@@ -128,8 +129,9 @@ fn unsupported(kind: &str) -> anyhow::Error {
 }
 
 /// The resource or the list, and what could not be read of it.
-async fn look_up(store: &Store, wanted: &Wanted, all_namespaces: bool) -> Result<(Value, Vec<String>), Error> {
+async fn look_up(store: &Store, wanted: &Wanted, all_namespaces: bool) -> Result<(Value, Vec<String>)> {
     let kind = wanted.it.kind;
+    super::rules::ours(store, kind)?;
     if let Some(name) = &wanted.name {
         let key = Key::Named { kind, namespace: wanted.namespace.clone(), name: name.clone() };
         return Ok((store.backend().get(&key).await?.value, Vec::new()));
@@ -147,7 +149,7 @@ async fn look_up(store: &Store, wanted: &Wanted, all_namespaces: bool) -> Result
     let faults = listing.faults.into_iter().map(|fault| Error::Corrupt(fault).to_string()).collect();
     let items: Vec<Value> = listing.entries.into_iter().map(|entry| entry.value).collect();
     let list = json!({
-        "apiVersion": API_VERSION,
+        "apiVersion": kind.api_version(),
         "kind": format!("{kind}List"),
         "metadata": { "resourceVersion": listing.revision.0 },
         "items": items,

@@ -2,11 +2,17 @@
 
 mod delete;
 mod get;
+mod label;
+mod merge;
+mod operations;
 mod outcome;
+mod patch;
 mod pool;
-mod rules;
+pub(crate) mod rules;
 mod write;
 
 pub(crate) use delete::delete;
 pub(crate) use get::get;
+pub(crate) use label::label;
+pub(crate) use patch::patch;
 pub(crate) use write::{Verb, write};

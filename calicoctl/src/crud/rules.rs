@@ -2,8 +2,12 @@
 
 use anyhow::{Result, bail};
 use calico_api::{AnyResource, Kind};
+use calico_datastore::Store;
 
 use super::Verb;
+
+/// What a store of Kubernetes calls itself.
+const KUBERNETES: &str = "kdd";
 
 /// Puts a resource into its namespace, or refuses one where it has none.
 ///
@@ -61,6 +65,17 @@ pub(crate) fn allowed(verb: Verb, kind: Kind, name: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses Kubernetes' own kinds where Kubernetes keeps them: there they are its to show and to change.
+///
+/// # Errors
+/// With what to use instead.
+pub(crate) fn ours(store: &Store, kind: Kind) -> Result<()> {
+    if kind.is_core() && store.backend().cluster_type() == KUBERNETES {
+        bail!("{kind} is Kubernetes' own kind: use kubectl ({})", kind.plural());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use calico_api::validate::{validate_metadata_for_create, validate_pool_update};
 use calico_api::{
-    AnyResource, BGPFilterSpec, BGPPeer, IPPool, IPPoolSpec, ObjectMeta, ValidationError, default_on_write, validate,
+    AnyResource, BGPFilterSpec, BGPPeer, IPPool, IPPoolSpec, Kind, ObjectMeta, ValidationError, default_on_write,
+    validate,
 };
-use calico_datastore::{Entry, Error, Filter, Revision, Store, ensure_initialized};
+use calico_datastore::{Entry, Error, Filter, Store, ensure_initialized};
 
 use super::outcome::Outcome;
 use super::{pool, rules};
 use crate::arguments::{Files, Globals};
+use crate::files::Written;
 use crate::{client, files, output};
 
 /// What is done with a resource.
@@ -25,7 +27,7 @@ pub(crate) enum Verb {
 }
 
 /// How often an update without a revision is tried against others' writes.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 /// Runs one of the three.
 pub(crate) async fn write(verb: Verb, skip_exists: bool, flags: &Files, globals: &Globals) -> Result<ExitCode> {
@@ -34,17 +36,29 @@ pub(crate) async fn write(verb: Verb, skip_exists: bool, flags: &Files, globals:
         Verb::Apply => ("apply", "applied"),
         Verb::Replace | Verb::Delete => ("replace", "replaced"),
     };
-    let resources = files::read(flags)?;
+    let mut resources = files::read(flags)?;
     if resources.is_empty() {
         output::print("No resources specified\n")?;
         return Ok(ExitCode::SUCCESS);
     }
+    let kinds = resources.iter().map(|written| written.resource.kind()).collect();
+    // A BGPPeer may name a BGPFilter that stands further down: no session runs without it even for a moment.
+    resources.sort_by_key(|written| written.resource.kind() != Kind::BGPFilter);
     let store = client::open_gated(globals).await?;
     // Only a convenience for the very first command on a new datastore: what really needs it fails by itself.
     let _ = ensure_initialized(&store).await;
-    let mut outcome = Outcome::new(word, past, resources.iter().map(AnyResource::kind).collect());
-    for resource in resources {
+    let mut outcome = Outcome::new(word, past, kinds);
+    for Written { resource, place } in resources {
+        let key = resource.key();
         let done = one(&store, verb, resource, flags.namespace.as_deref()).await;
+        let done = done.map_err(|error| match error.downcast_ref::<ValidationError>() {
+            Some(fault) => {
+                // Several fields have a line each.
+                let blank = if fault.fields().len() > 1 { '\n' } else { ' ' };
+                anyhow!("{fault}{blank}in {key}, {place}")
+            }
+            None => error,
+        });
         let existed = done.as_ref().err().and_then(|error| error.downcast_ref::<Error>());
         let skipped = skip_exists && matches!(existed, Some(Error::AlreadyExists(_)));
         outcome.add(if skipped { Ok(()) } else { done });
@@ -55,6 +69,7 @@ pub(crate) async fn write(verb: Verb, skip_exists: bool, flags: &Files, globals:
 async fn one(store: &Store, verb: Verb, mut resource: AnyResource, namespace: Option<&str>) -> Result<()> {
     rules::place(&mut resource, namespace)?;
     rules::allowed(verb, resource.kind(), resource.name())?;
+    rules::ours(store, resource.kind())?;
     default_on_write(&mut resource);
     ValidationError::check(validate(&resource))?;
     match verb {
@@ -143,15 +158,25 @@ async fn replace(store: &Store, resource: &AnyResource) -> Result<()> {
 
 async fn replace_once(store: &Store, resource: &AnyResource, given: Option<&str>) -> Result<()> {
     let key = resource.key();
-    let Entry { value: there, revision, .. } = store.backend().get(&key).await?;
+    let there = store.backend().get(&key).await?;
     if let Some(given) = given
-        && given != revision.0
+        && given != there.revision.0
     {
         bail!(
-            "{}: resourceVersion {given} is out of date, the latest is {revision}; get it again and redo the change",
-            Error::Conflict(key)
+            "{}: resourceVersion {given} is out of date, the latest is {}; get it again and redo the change",
+            Error::Conflict(key),
+            there.revision
         );
     }
+    update(store, resource, there).await
+}
+
+/// Puts a resource in the place of what is there, if that is still there. Metadata stay, but for labels and annotations.
+///
+/// # Errors
+/// [`Error::Conflict`] if others wrote meanwhile; [`ValidationError`] if something changes that must not.
+pub(super) async fn update(store: &Store, resource: &AnyResource, there: Entry) -> Result<()> {
+    let Entry { key, value: there, revision } = there;
     let there = AnyResource::from_value(there)?;
     if let (AnyResource::IPPool(old), AnyResource::IPPool(new)) = (&there, resource) {
         ValidationError::check(validate_pool_update(new, old))?;
@@ -170,6 +195,6 @@ async fn replace_once(store: &Store, resource: &AnyResource, given: Option<&str>
     if let (Some(status), Some(value)) = (there.to_value().get("status"), value.as_object_mut()) {
         value.insert("status".to_owned(), status.clone());
     }
-    store.backend().update(&key, value, &Revision(revision.0)).await?;
+    store.backend().update(&key, value, &revision).await?;
     Ok(())
 }
