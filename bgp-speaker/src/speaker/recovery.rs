@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use bgp_plan::passwords::NoPassword;
 use bgp_proto::Event;
 use tracing::info;
 
@@ -61,8 +62,8 @@ impl Speaker {
         match self.recovery {
             Recovery::Running { since } => next_bound(since, now),
             Recovery::Sparing { since } => {
-                let down = self.peers.values().filter(|peer| !peer.is_up());
-                down.map(|peer| since + spared_for(peer)).filter(|at| *at > now).min()
+                let spared = self.peers.values().filter(|peer| self.is_spared(peer, now));
+                spared.map(|peer| since + spared_for(peer)).min()
             }
             Recovery::Waiting | Recovery::Done => None,
         }
@@ -75,14 +76,17 @@ impl Speaker {
         let early = now.saturating_duration_since(since) < RECOVERY_WITHOUT_DOWN;
         match peer.is_up() {
             true => !peer.is_complete() && (early || peer.sends_end_of_rib()),
-            false => early && peer.refused().is_none(),
+            // A password that is not read yet is, in a moment.
+            false => early && matches!(peer.refused(), None | Some(NoPassword::Awaited { .. })),
         }
     }
 
-    /// Whether leftovers are spared for this peer, which is down and may come back with its routes.
+    /// Whether leftovers are spared for this peer: it is down and may come back with its routes, or it is back and has
+    /// not told them all.
     pub(super) fn is_spared(&self, peer: &Peer, now: Instant) -> bool {
         let (Recovery::Running { since } | Recovery::Sparing { since }) = self.recovery else { return false };
-        !peer.is_up() && now.saturating_duration_since(since) < spared_for(peer)
+        let awaited = !peer.is_up() || (peer.sends_end_of_rib() && !peer.is_complete());
+        awaited && now.saturating_duration_since(since) < spared_for(peer)
     }
 
     /// Whether learned routes are not advertised before this peer has told its own (RFC 4724 §4.1). One that has just
