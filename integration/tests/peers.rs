@@ -6,8 +6,8 @@
 //! | `mesh` | iBGP, v4 and v6 | v4: they, v6: we | their node has a Node resource alone |
 //! | `their_client` | iBGP, v4 and v6, of two of our nodes | both | they reflect |
 //! | `our_client` | iBGP, v4 and v6, of two of their daemons | both | we reflect |
-//! | `password` | eBGP v4, iBGP v6 would do as well | both | a wrong one first, corrected later |
-//! | `gtsm` | eBGP, v4 and v6 | both | one side without it first |
+//! | `password` | eBGP, v4 and v6 | both | v4: a wrong one first, corrected, and taken away |
+//! | `gtsm` | eBGP, v4 and v6 | both | v4: one side without it first |
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -93,6 +93,16 @@ fn unresolvable(subject: &Subject<'_>, peer: &mut Peer<'_, '_>, prefix: IpNet, n
     Ok(())
 }
 
+/// Whether nothing is left to be recovered from before the speaker's start.
+fn has_recovered(subject: &Subject<'_>) -> Result<bool> {
+    Ok(subject.ask("status")?["status"]["recovery"].is_null())
+}
+
+/// Waits until that is so: before, what is withdrawn may stay in the kernel.
+fn recovered(subject: &Subject<'_>) -> Result<()> {
+    wait::becomes(PATIENCE, "we have recovered", || has_recovered(subject)).with_context(|| subject.words())
+}
+
 /// Our speaker is killed and started again; nobody loses a route of ours meanwhile.
 fn restarted(
     subject: &Subject<'_>,
@@ -112,7 +122,6 @@ fn restarted(
         Ok(())
     };
     let each = |up: bool| -> Result<bool> {
-        kept()?;
         for peer in peers {
             for neighbour in &peer.spec().neighbours {
                 let ours = neighbour.address == subject.address_like(neighbour.address);
@@ -123,21 +132,18 @@ fn restarted(
         }
         Ok(true)
     };
-    let while_kept = |what: &str, up: bool| {
-        wait::until(PATIENCE, what, || match each(up) {
-            Ok(done) => Ok(done.then_some(Ok(()))),
+    let while_kept = |what: &str, condition: &dyn Fn() -> Result<bool>| {
+        wait::until(PATIENCE, what, || match kept() {
+            Ok(()) => Ok(condition()?.then_some(Ok(()))),
             // Lost for a moment is lost.
-            Err(error) => Ok(Some(Err(error))),
+            lost => Ok(Some(lost)),
         })?
     };
     subject.kill()?;
-    while_kept("they notice", false)?;
+    while_kept("they notice", &|| each(false))?;
     subject.start()?;
-    while_kept("their sessions are back", true).with_context(|| subject.words())?;
-    wait::becomes(PATIENCE, "we have recovered", || {
-        kept()?;
-        Ok(subject.ask("status")?["status"]["recovery"].is_null())
-    })?;
+    while_kept("their sessions are back", &|| each(true)).with_context(|| subject.words())?;
+    while_kept("we have recovered", &|| has_recovered(subject))?;
     for peer in peers {
         for block in blocks {
             has_ours(subject, peer, *block)?;
@@ -365,7 +371,8 @@ fn password(daemon: &'static dyn Daemon) -> Result<()> {
     let mut peer = Peer::start(daemon, &place.node, spec)?;
     subject.start()?;
     up(&subject, &peer, six)?;
-    exchange(&subject, &mut peer, six, block(1, six), block(2, six))?;
+    has_ours(&subject, &peer, block(1, six))?;
+    subject.routes(block(2, six), six)?;
 
     stays_down(&subject, &peer, four, &["TCPMD5Failure"])?;
     wait::becomes(PATIENCE, "our status says why", || {
@@ -376,7 +383,10 @@ fn password(daemon: &'static dyn Daemon) -> Result<()> {
     })?;
     subject.node().apply(&secret("for-four", "of-both-sides"))?;
     up(&subject, &peer, four)?;
-    exchange(&subject, &mut peer, four, block(1, four), block(2, four))?;
+    recovered(&subject)?;
+    for address in place.addresses {
+        exchange(&subject, &mut peer, address, block(1, address), block(2, address))?;
+    }
     let blocks = place.addresses.map(|address| block(1, address));
     restarted(&subject, &[&peer], &blocks, &place.addresses.map(|address| (block(2, address), address)))?;
 
@@ -393,27 +403,40 @@ fn gtsm(daemon: &'static dyn Daemon) -> Result<()> {
     let place = Place::new(&lab, "theirs", 0x12)?;
     let [four, six] = place.addresses;
     subject.register("")?;
-    let peers = bgp_peer("four", four, THEIRS, "ttlSecurity: 1") + &bgp_peer("six", six, THEIRS, "ttlSecurity: 1");
-    subject.node().apply(&format!("{POOLS}{NO_MESH}{peers}"))?;
+    // Who lacks it first over IPv4. OpenBGPD's packets to whoever dials it have the highest TTL, asked for or not.
+    let we_lack = daemon.name() == "OpenBGPD";
+    let peers = |four_has: bool| {
+        let security = if four_has { "ttlSecurity: 1" } else { "" };
+        bgp_peer("four", four, THEIRS, security) + &bgp_peer("six", six, THEIRS, "ttlSecurity: 1")
+    };
+    subject.node().apply(&format!("{POOLS}{NO_MESH}{}", peers(!we_lack)))?;
     let mut spec = place.spec(THEIRS, &[&subject]);
     for address in place.addresses {
         subject.claim(block(1, address))?;
         spec = spec.network(Network::new(block(2, address)));
     }
     for neighbour in &mut spec.neighbours {
-        neighbour.gtsm = neighbour.address.is_ipv4().then_some(1);
+        neighbour.gtsm = (we_lack || neighbour.address.is_ipv6()).then_some(1);
     }
     let mut peer = Peer::start(daemon, &place.node, spec)?;
     subject.start()?;
-    up(&subject, &peer, four)?;
-    exchange(&subject, &mut peer, four, block(1, four), block(2, four))?;
-    stays_down(&subject, &peer, six, &["TCPMinTTLDrop"])?;
+    up(&subject, &peer, six)?;
+    has_ours(&subject, &peer, block(1, six))?;
+    subject.routes(block(2, six), six)?;
+    stays_down(&subject, &peer, four, &["TCPMinTTLDrop"])?;
 
-    let mut spec = peer.spec().clone();
-    spec.neighbours.iter_mut().for_each(|neighbour| neighbour.gtsm = Some(1));
-    peer.restart(spec)?;
+    if we_lack {
+        subject.node().apply(&peers(true))?;
+    } else {
+        let mut spec = peer.spec().clone();
+        spec.neighbours.iter_mut().for_each(|neighbour| neighbour.gtsm = Some(1));
+        peer.restart(spec)?;
+    }
     for address in place.addresses {
         up(&subject, &peer, address)?;
+    }
+    recovered(&subject)?;
+    for address in place.addresses {
         exchange(&subject, &mut peer, address, block(1, address), block(2, address))?;
     }
     Ok(())
