@@ -286,7 +286,7 @@ impl Inputs {
 }
 
 fn is_service(kind: Kind) -> bool {
-    matches!(kind.as_str(), "Service" | "EndpointSlice")
+    matches!(kind, Kind::Service | Kind::EndpointSlice)
 }
 
 fn typed<S: Spec>(value: Value) -> Result<Resource<S>, String> {

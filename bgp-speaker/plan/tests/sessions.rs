@@ -124,6 +124,75 @@ fn shared(inputs: &Inputs) -> Vec<std::net::IpAddr> {
     addresses.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
 }
 
+/// Any JSON, of the words that resources are made of.
+fn anything() -> impl Strategy<Value = Value> {
+    let words = prop::sample::select(vec![
+        "",
+        "a",
+        "0",
+        "10.0.0.1",
+        "10.0.0.0/8",
+        "fd00::1/64",
+        "[fd00::1]:0",
+        "all()",
+        "has(",
+        "5s",
+        "-1",
+        "65000:1",
+        "None",
+    ]);
+    let leaf = prop_oneof![
+        words.prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+        Just(Value::Null),
+    ];
+    let fields = prop::sample::select(vec![
+        "metadata",
+        "spec",
+        "status",
+        "name",
+        "namespace",
+        "labels",
+        "bgp",
+        "ipv4Address",
+        "ipv6Address",
+        "asNumber",
+        "routeReflectorClusterID",
+        "podCIDRs",
+        "peerIP",
+        "node",
+        "nodeSelector",
+        "peerSelector",
+        "reachableBy",
+        "password",
+        "secretKeyRef",
+        "filters",
+        "communities",
+        "prefixAdvertisements",
+        "cidr",
+        "state",
+        "listenPort",
+        "exportV4",
+        "action",
+        "ports",
+        "endpoints",
+        "addresses",
+        "clusterIPs",
+        "serviceClusterIPs",
+        "ttlSecurity",
+        "keepaliveTime",
+        "ipipMode",
+    ]);
+    leaf.prop_recursive(5, 40, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(fields.clone().prop_map(str::to_owned), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -206,5 +275,24 @@ proptest! {
                 prop_assert_eq!(sessions(plans(&inputs)), sessions(before));
             }
         }
+    }
+
+    #[test]
+    fn nothing_in_the_datastore_makes_it_panic(
+        resources in resources(),
+        objects in prop::collection::vec((prop::sample::select(Kind::ALL.to_vec()), anything(), anything()), 1..8),
+    ) {
+        let mut inputs = image(&resources);
+        for (kind, spec, status) in objects {
+            let named = json!({"metadata": {"name": "n1", "namespace": "d"}, "spec": spec, "status": status});
+            for value in [named, spec] {
+                let key = Key::of_value(kind, &value).unwrap_or_else(|_| Key::named(kind, "default"));
+                let _ = inputs.apply("n0", Change::Put { key, value });
+            }
+        }
+        prop_assert!(inputs.last_good().count() <= inputs.faults.len());
+        let plans = plans(&inputs);
+        prop_assert_eq!(plans.len(), inputs.nodes.len());
+        topology::check(&plans);
     }
 }

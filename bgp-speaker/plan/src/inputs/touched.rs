@@ -5,9 +5,7 @@ use std::ops::BitOrAssign;
 use calico_api::BGPConfigurationSpec;
 
 use super::{Inputs, NodeFacts};
-
-/// A node with this label, of the value `true`, is left out by whoever spreads traffic from outside.
-const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+use crate::services::EXCLUDED;
 
 /// Which parts of the plan a change may have touched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -57,7 +57,9 @@ pub struct Cluster<'a> {
     /// By name.
     pub(super) members: Vec<Member<'a>>,
     /// Who has an address: mostly one.
-    pub(super) by_address: HashMap<IpAddr, Vec<usize>>,
+    by_address: HashMap<IpAddr, Vec<usize>>,
+    /// Whether any address is that of several.
+    pub(super) shares_addresses: bool,
     /// By name.
     pub(super) peerings: Vec<Between<'a>>,
     /// Those that are route reflectors and have an address.
@@ -86,7 +88,8 @@ impl<'a> Cluster<'a> {
         }
         let reflecting = |member: &Member<'_>| member.facts.cluster_id.is_some() && !member.addresses.is_empty();
         let reflectors = (0..).zip(&members).filter(|(_, member)| reflecting(member)).map(|(index, _)| index).collect();
-        let mut cluster = Self { inputs, members, by_address, peerings: Vec::new(), reflectors };
+        let shares_addresses = by_address.values().any(|members| members.len() > 1);
+        let mut cluster = Self { inputs, members, by_address, shares_addresses, peerings: Vec::new(), reflectors };
         cluster.peerings = inputs.peers.iter().map(|(name, peering)| cluster.between(name, peering)).collect();
         cluster
     }

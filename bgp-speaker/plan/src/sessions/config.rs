@@ -126,8 +126,12 @@ fn reference<S: Serializer>(password: &Option<BGPPassword>, serializer: S) -> Re
 impl SessionConfig {
     /// A session with the defaults of all fields: both ends dial, no source, no password, no filters.
     pub fn new(origin: Origin, peer: SocketAddr, local_as: u32, peer_as: u32) -> Self {
+        Self::named(session_name(origin, peer.ip(), None), origin, peer, local_as, peer_as)
+    }
+
+    pub(super) fn named(name: String, origin: Origin, peer: SocketAddr, local_as: u32, peer_as: u32) -> Self {
         Self {
-            name: session_name(origin, peer.ip(), None),
+            name,
             origin,
             resource: None,
             peer,
@@ -157,10 +161,18 @@ impl SessionConfig {
 
 /// The name of a session; `port` is that of the resource, if it names one.
 pub(super) fn session_name(origin: Origin, address: IpAddr, port: Option<u16>) -> String {
-    let mut name = format!("{}{address}", origin.prefix()).replace(['.', ':'], "_");
+    let mut name = session_name_of_text(origin, &address.to_string());
     if let Some(port) = port {
         name.push_str(&format!("_port_{port}"));
     }
+    name
+}
+
+/// The name of a session without a port, with an address that is printed already.
+pub(super) fn session_name_of_text(origin: Origin, address: &str) -> String {
+    let mut name = String::with_capacity(origin.prefix().len() + address.len());
+    name.push_str(origin.prefix());
+    name.extend(address.chars().map(|c| if matches!(c, '.' | ':') { '_' } else { c }));
     name
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use calico_api::BGPConfigurationSpec;
 
 use super::cluster::{Between, Cluster, Member, Side};
-use super::config::session_name;
+use super::config::{session_name, session_name_of_text};
 use super::peering::restart_time;
 use super::{
     Field, Listen, LocalSide, NextHopMode, Origin, Peering, Plan, RESTART_TIME, RemoteSide, SessionConfig, Warning,
@@ -104,7 +104,7 @@ struct Planner<'a> {
     index: usize,
     me: &'a Member<'a>,
     /// Sessions by the peer's address and port.
-    table: BTreeMap<(IpAddr, u16), Entry>,
+    table: BTreeMap<(IpAddr, u16), Box<Entry>>,
     /// BGPPeers that configure the same peers differently, by winner and loser: the peers and the fields.
     collisions: BTreeMap<(usize, usize), (Vec<String>, BTreeSet<Field>)>,
     warnings: Vec<Warning>,
@@ -113,6 +113,10 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.table.values().map(Box::as_ref)
+    }
+
     fn explicit(&mut self) {
         let cluster = self.cluster;
         for origin in [Origin::Global, Origin::Node] {
@@ -208,7 +212,7 @@ impl<'a> Planner<'a> {
         match self.table.get(&key) {
             None => {
                 let session = self.session(between, half, origin, own, &remote);
-                self.table.insert(key, Entry { session, half, by });
+                self.table.insert(key, Box::new(Entry { session, half, by }));
             }
             // A session that is only the other end of one gives way to what is written for this end.
             Some(winner) if winner.by == by || winner.half < half || self.silent => {}
@@ -246,8 +250,8 @@ impl<'a> Planner<'a> {
         let cluster_id = self.me.facts.cluster_id;
         let by_address = matches!(peering.remote, RemoteSide::Address { .. });
         let peer = SocketAddr::new(remote.address, remote.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT));
+        let name = session_name(origin, remote.address, remote.port);
         SessionConfig {
-            name: session_name(origin, remote.address, remote.port),
             resource: Some(between.name.to_owned()),
             remote: remote.node.and_then(|index| self.cluster.members.get(index)).map(|there| there.name.to_owned()),
             source: peering.from_node_address.then_some(own),
@@ -265,7 +269,7 @@ impl<'a> Planner<'a> {
             reachable_by: peering.reachable_by.filter(|_| half == Half::Forward),
             password: peering.password.clone(),
             filters: peering.filters.clone(),
-            ..SessionConfig::new(origin, peer, local_as, remote.peer_as)
+            ..SessionConfig::named(name, origin, peer, local_as, remote.peer_as)
         }
     }
 
@@ -294,11 +298,9 @@ impl<'a> Planner<'a> {
                     client: false,
                     ..self.session(between, Half::Workload, Origin::LocalWorkload, own, &remote)
                 };
-                self.table.entry((address, BGPConfigurationSpec::DEFAULT_PORT)).or_insert(Entry {
-                    session,
-                    half: Half::Workload,
-                    by,
-                });
+                self.table
+                    .entry((address, BGPConfigurationSpec::DEFAULT_PORT))
+                    .or_insert_with(|| Box::new(Entry { session, half: Half::Workload, by }));
             }
         }
     }
@@ -337,17 +339,14 @@ impl<'a> Planner<'a> {
                 // Departs from Calico, where the second session with a peer waits for ever: explicit beats mesh, so
                 // that its password and filters count.
                 if let Some(by) = explicit.get(address) {
-                    suppressed.entry(*by).or_default().push(session_name(Origin::Mesh, *address, None));
+                    suppressed.entry(*by).or_default().push(session_name_of_text(Origin::Mesh, text));
                     continue;
                 }
                 let port = there.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT);
                 // Departs from Calico since December 2025, which takes this node's own AS for that of a node without.
-                let session = SessionConfig::new(
-                    Origin::Mesh,
-                    SocketAddr::new(*address, port),
-                    self.me.as_number,
-                    there.as_number,
-                );
+                let peer = SocketAddr::new(*address, port);
+                let name = session_name_of_text(Origin::Mesh, text);
+                let session = SessionConfig::named(name, Origin::Mesh, peer, self.me.as_number, there.as_number);
                 let session = SessionConfig {
                     remote: Some(there.name.to_owned()),
                     source: Some(*own),
@@ -356,7 +355,8 @@ impl<'a> Planner<'a> {
                     password: global.node_mesh_password.clone(),
                     ..session
                 };
-                self.table.insert((*address, port), Entry { session, half: Half::Mesh, by: usize::MAX });
+                let entry = Entry { session, half: Half::Mesh, by: usize::MAX };
+                self.table.insert((*address, port), Box::new(entry));
             }
         }
         for (by, mesh) in suppressed {
@@ -425,7 +425,7 @@ impl<'a> Planner<'a> {
     /// `None` if we do not use this BGPPeer.
     fn answers_as(&self, index: usize, between: &Between<'_>, peer_as: u32) -> Option<bool> {
         let session = |entry: &&Entry| entry.session.resource.as_deref() == Some(between.name);
-        self.table.values().find(session).filter(|_| between.local.contains(self.index))?;
+        self.entries().find(session).filter(|_| between.local.contains(self.index))?;
         let me = self.cluster.members.get(index)?;
         let mut there = Planner {
             cluster: self.cluster,
@@ -439,7 +439,7 @@ impl<'a> Planner<'a> {
         there.explicit();
         let back =
             |entry: &Entry| entry.session.remote.as_deref() == Some(self.me.name) && entry.session.local_as == peer_as;
-        Some(there.table.values().any(back))
+        Some(there.entries().any(back))
     }
 
     /// What is to be said of the sessions as a whole.
@@ -451,29 +451,37 @@ impl<'a> Planner<'a> {
                 self.warnings.push(Warning::OwnAddress { address: *address, other });
             }
         }
-        let addresses: BTreeSet<IpAddr> = self.table.keys().map(|(address, _)| *address).collect();
-        for address in addresses {
-            let mut names = cluster.at(address).iter().filter_map(|index| cluster.members.get(*index));
-            let Some(first) = names.next() else { continue };
-            for second in names {
-                let (first, second) = (first.name.to_owned(), second.name.to_owned());
-                self.warnings.push(Warning::SharedAddress { address, first, second });
-            }
+        if cluster.shares_addresses {
+            self.check_shared();
         }
         let reflects = |index: &usize| cluster.reflectors.binary_search(index).is_ok();
-        let leads_to_one = self.table.values().any(|entry| {
+        let leads_to_one = |entry: &Entry| {
             let node = entry.session.remote.as_deref().and_then(|name| cluster.find(name));
             node.is_some_and(|index| reflects(&index))
-        });
+        };
         if self.me.facts.cluster_id.is_some() && self.table.is_empty() {
             self.warnings.push(Warning::LoneReflector(self.me.name.to_owned()));
-        } else if self.meshes() && !cluster.reflectors.is_empty() && !leads_to_one {
+        } else if self.meshes() && !cluster.reflectors.is_empty() && !self.entries().any(leads_to_one) {
             let names = cluster.reflectors.iter().filter_map(|index| cluster.members.get(*index));
             let reflectors = names.map(|there| there.name.to_owned()).collect();
             self.warnings.push(Warning::NoReflector { reflectors });
         }
         self.warnings.extend(cluster.inputs.unread.iter().cloned().map(Warning::UnreadConfiguration));
         self.check_configuration();
+    }
+
+    /// Peers whose address another node has too.
+    fn check_shared(&mut self) {
+        let addresses: BTreeSet<IpAddr> = self.table.keys().map(|(address, _)| *address).collect();
+        for address in addresses {
+            let there = self.cluster.at(address).iter();
+            let mut names = there.filter_map(|index| self.cluster.members.get(*index)).map(|there| there.name);
+            let Some(first) = names.next() else { continue };
+            for second in names {
+                let (first, second) = (first.to_owned(), second.to_owned());
+                self.warnings.push(Warning::SharedAddress { address, first, second });
+            }
+        }
     }
 
     /// Words of BGPConfiguration `default` that mean their default because nobody knows them.
