@@ -52,7 +52,7 @@ pub struct Fib {
     learned: BTreeMap<IpNet, Entry>,
     /// What was found out about next hops since something that matters to them changed: thousands of prefixes have few.
     /// Only those are here on whose way there is no learned prefix.
-    resolved: RefCell<BTreeMap<IpAddr, Result<(Hop, u8), Unreachable>>>,
+    resolved: RefCell<BTreeMap<IpAddr, resolve::Found>>,
 }
 
 impl Fib {

@@ -18,6 +18,8 @@
 
 mod changes;
 mod dependents;
+#[cfg(test)]
+mod model;
 mod report;
 mod thread;
 mod told;

@@ -58,6 +58,8 @@ pub struct Image {
     addresses: BTreeSet<(IpAddr, u32)>,
     routes: BTreeMap<IpNet, Vec<Foreign>>,
     ignored: Vec<String>,
+    /// The IPIP tunnel's device, if it is there.
+    ipip: Option<u32>,
 }
 
 impl Image {
@@ -76,9 +78,15 @@ impl Image {
 
     /// Takes or forgets a link; says whether routes by it may count as something else now.
     pub fn link(&mut self, index: u32, facts: Option<LinkFacts>) -> bool {
+        if self.ipip == Some(index) {
+            self.ipip = None;
+        }
         let Some(LinkFacts { name, kind, up }) = facts else {
             return self.links.remove(&index).is_some();
         };
+        if name == IPIP_DEVICE {
+            self.ipip = Some(index);
+        }
         let known = self.links.get(&index).map(|link| (link.name.clone(), link.tunnel));
         let tunnel = TUNNELS.contains(&name.as_str()) || kind.is_some_and(|kind| TUNNEL_KINDS.contains(&kind.as_str()));
         let name = known.as_ref().map(|(old, _)| old.clone()).filter(|old| **old == *name).unwrap_or(name.into());
@@ -90,7 +98,12 @@ impl Image {
 
     /// The IPIP tunnel's device, if it is there and switched on.
     pub fn ipip_device(&self) -> Option<u32> {
-        self.links.iter().find(|(_, link)| link.up && *link.name == *IPIP_DEVICE).map(|(index, _)| *index)
+        self.ipip.filter(|index| self.is_up(*index))
+    }
+
+    /// Whether a link is there and switched on.
+    pub fn is_up(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.up)
     }
 
     /// The name of a link, if it is there.

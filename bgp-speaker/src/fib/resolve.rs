@@ -55,6 +55,9 @@ pub enum Unreachable {
     NoTunnel,
 }
 
+/// Where packets for a next hop go, and how long the prefix of the route is that takes them.
+pub(super) type Found = Result<(Hop, u8), Unreachable>;
+
 /// A way through the routes.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -108,7 +111,7 @@ impl Fib {
     }
 
     /// Where packets for a next hop go, and how long the prefix of the route is that takes them.
-    pub(super) fn follow(&self, next_hop: IpAddr, walk: &mut Walk) -> Result<(Hop, u8), Unreachable> {
+    pub(super) fn follow(&self, next_hop: IpAddr, walk: &mut Walk) -> Found {
         if let Some(known) = self.resolved.borrow().get(&next_hop) {
             return *known;
         }
@@ -122,7 +125,7 @@ impl Fib {
         found
     }
 
-    fn look_up(&self, next_hop: IpAddr, walk: &mut Walk) -> Result<(Hop, u8), Unreachable> {
+    fn look_up(&self, next_hop: IpAddr, walk: &mut Walk) -> Found {
         if self.image.is_own(next_hop) {
             return Err(Unreachable::Own);
         }

@@ -66,6 +66,9 @@ impl Kernel {
 
     /// The kernel drops the IPv4 routes of a link that is switched off or removed without a word.
     fn link_down(&mut self, index: u32) {
+        if !self.fib.image().is_up(index) {
+            return; // it has none; every pod's interface begins its life so
+        }
         for prefix in self.fib.whole_image().link_down(index) {
             self.route_changed(&prefix);
         }

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::PROTOCOL;
+use super::dependents::Dependents;
 use super::thread::Kernel;
-use crate::fib::{Hop, Unreachable, Verdict};
+use crate::fib::{Fib, Hop, Unreachable, Verdict};
 
 /// The pauses after failures: from the first, doubling, to the second.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -65,6 +66,32 @@ impl Statics {
         self.stale = true;
     }
 
+    /// Those that lead elsewhere than before, or nowhere any more.
+    pub(super) fn changed(
+        &mut self,
+        fib: &Fib,
+        dependents: &mut Dependents,
+    ) -> Vec<(IpAddr, Option<Result<Hop, Unreachable>>)> {
+        if !std::mem::take(&mut self.stale) {
+            return Vec::new();
+        }
+        let now: BTreeMap<_, _> =
+            fib.statics().iter().map(|(peer, gateway)| (*peer, fib.resolve_on_link(*gateway))).collect();
+        let old = std::mem::replace(&mut self.routes, now);
+        let now = &self.routes;
+        let gone = old.keys().filter(|peer| !now.contains_key(peer)).map(|peer| (*peer, None));
+        let changed = now.iter().filter(|(peer, way)| old.get(peer) != Some(way));
+        let changes: Vec<_> = changed.map(|(peer, way)| (*peer, Some(*way))).chain(gone).collect();
+        for (peer, way) in &changes {
+            if let Some(Err(reason)) = way {
+                let gateway = fib.statics().get(peer);
+                warn!(%peer, ?gateway, %reason, "reachableBy's gateway is on no link of this node; the route waits for it");
+            }
+            dependents.touch(&IpNet::from(*peer));
+        }
+        changes
+    }
+
     /// How many are held back.
     pub(super) fn held_back(&self) -> usize {
         self.routes.values().filter(|route| route.is_err()).count()
@@ -79,7 +106,7 @@ impl Statics {
 impl Kernel {
     /// Decides again about prefixes that something may have changed for, and wants what follows.
     pub(super) fn judge(&mut self) {
-        let statics = self.changed_statics();
+        let statics = self.statics.changed(&self.fib, &mut self.dependents);
         for (peer, _) in &statics {
             self.table.unwant(&static_key(*peer));
         }
@@ -115,29 +142,6 @@ impl Kernel {
                 self.table.want(static_route(peer, &hop));
             }
         }
-    }
-
-    /// Host routes to peers that lead elsewhere than before, or nowhere any more.
-    fn changed_statics(&mut self) -> Vec<(IpAddr, Option<Result<Hop, Unreachable>>)> {
-        if !std::mem::take(&mut self.statics.stale) {
-            return Vec::new();
-        }
-        let fib = &self.fib;
-        let now: BTreeMap<_, _> =
-            fib.statics().iter().map(|(peer, gateway)| (*peer, fib.resolve_on_link(*gateway))).collect();
-        let old = std::mem::replace(&mut self.statics.routes, now);
-        let now = &self.statics.routes;
-        let gone = old.keys().filter(|peer| !now.contains_key(peer)).map(|peer| (*peer, None));
-        let changed = now.iter().filter(|(peer, way)| old.get(peer) != Some(way));
-        let changes: Vec<_> = changed.map(|(peer, way)| (*peer, Some(*way))).chain(gone).collect();
-        for (peer, way) in &changes {
-            if let Some(Err(reason)) = way {
-                let gateway = self.fib.statics().get(peer);
-                warn!(%peer, ?gateway, %reason, "reachableBy's gateway is on no link of this node; the route waits for it");
-            }
-            self.dependents.touch(&IpNet::from(*peer));
-        }
-        changes
     }
 
     /// Forgets a verdict and the route that it stood for.

@@ -65,16 +65,18 @@ impl Md5Key {
 
     /// Signs the packets to and from a peer.
     pub(super) fn set(&self, socket: impl AsFd, peer: IpAddr) -> Result<(), KeyError> {
-        Ok(set_tcp_md5(socket, peer, self.octets()?)?)
+        set_tcp_md5(socket, peer, self.octets()?)?;
+        Ok(())
     }
 
     /// Signs the packets to and from the peers in a network, on a listener.
     pub(super) fn set_for(&self, socket: impl AsFd, peers: &IpNet) -> Result<(), KeyError> {
         let octets = self.octets()?;
-        Ok(match peers.prefix_len() == peers.max_prefix_len() {
+        match peers.prefix_len() == peers.max_prefix_len() {
             true => set_tcp_md5(socket, peers.addr(), octets)?,
             false => set_tcp_md5_prefix(socket, peers.addr(), peers.prefix_len(), octets)?,
-        })
+        }
+        Ok(())
     }
 }
 
