@@ -313,15 +313,22 @@ impl Session {
         let wanted = match direction {
             Direction::Outgoing => matches!(self.dial, Dial::Until(_)),
             // A second connection of the peer, while its first is not yet decided, is closed without a word, as BIRD
-            // does. One beside an established session may be of a peer that restarted: its OPEN will tell.
-            Direction::Incoming => self.effort == Effort::Running && self.incoming.is_none(),
+            // does; unless that one is mute: its peer vanished without a word that got here, and nothing but the hold
+            // time would end it. One beside an established session may be of a peer that restarted: its OPEN will tell.
+            Direction::Incoming => {
+                let free = self.incoming.as_ref().is_none_or(|first| first.is_mute(now));
+                self.effort == Effort::Running && free
+            }
         };
         if !wanted {
             self.actions.push_back(Action::Close(id));
             return;
         }
+        if let Some(mute) = self.pending(direction).take() {
+            self.actions.push_back(Action::Close(mute.id));
+        }
         let offer = self.config.open(self.was_up);
-        let mut connection = Connection::new(id, direction, local, offer.capabilities.clone());
+        let mut connection = Connection::new((id, direction), local, offer.capabilities.clone(), now);
         self.send(&mut connection, &Message::Open(offer));
         self.restart_hold(&mut connection, now);
         if direction == Direction::Outgoing {

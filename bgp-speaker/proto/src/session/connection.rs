@@ -9,12 +9,17 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::{ConnectionId, Direction, Negotiated};
 use crate::{Capability, Context, DecodeError, Message, message};
 
+/// How long a peer that connected may keep its OPEN to itself before its next connection takes the place of that one.
+const MUTE: Duration = Duration::from_secs(5);
+
 /// A connection on which our OPEN was sent.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
     pub(super) direction: Direction,
     pub(super) local: IpAddr,
+    /// Since when there is this connection.
+    since: Instant,
     /// What our OPEN offered.
     pub(super) sent: Vec<Capability>,
     pub(super) phase: Phase,
@@ -35,9 +40,19 @@ pub(super) enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnectionId, direction: Direction, local: IpAddr, sent: Vec<Capability>) -> Self {
+    pub(super) fn new(
+        (id, direction): (ConnectionId, Direction),
+        local: IpAddr,
+        sent: Vec<Capability>,
+        since: Instant,
+    ) -> Self {
         let (phase, buffer) = (Phase::OpenSent, BytesMut::new());
-        Self { id, direction, local, sent, phase, hold: None, keepalive: None, buffer }
+        Self { id, direction, local, since, sent, phase, hold: None, keepalive: None, buffer }
+    }
+
+    /// Whether the peer connected and said nothing, for so long that it can hardly be there any more.
+    pub(super) fn is_mute(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::OpenSent) && now.saturating_duration_since(self.since) >= MUTE
     }
 
     pub(super) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
