@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use self::own::Own;
 pub use self::own::{KernelChange, Originated};
-pub use self::view::SessionView;
+pub use self::view::{REJECTED, SessionView};
 use crate::fib::Learned;
 use crate::kernel::{Reach, Reachable};
 use crate::status::Prefixes;

@@ -52,7 +52,10 @@ fn details_of_one_protocol_name_its_state_and_neighbor() {
     filtered.sessions.iter_mut().for_each(|session| session.filters = vec!["tor".to_owned(), "lan".to_owned()]);
     let command = parse("show protocols all Mesh_10_0_0_2").unwrap();
     let reply = command.answer(&filtered, Family::V4, &TimeZone::UTC);
-    assert!(reply.contains("   Input filter:   (unnamed) tor, lan\n   Output filter:  (unnamed) tor, lan\n"), "{reply}");
+    assert!(
+        reply.contains("   Input filter:   (unnamed) tor, lan\n   Output filter:  (unnamed) tor, lan\n"),
+        "{reply}"
+    );
     let pattern = parse("show protocols all \"Mesh_10_0_?_3\"").unwrap();
     assert!(
         pattern.answer(&report(), Family::V4, &TimeZone::UTC).contains("Last error:       Socket: Connection refused")

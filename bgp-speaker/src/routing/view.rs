@@ -12,6 +12,9 @@ use crate::status::{PathStatus, Selection};
 /// Beyond so many prefixes on sessions, the audience of paths is told only where a prefix is asked for.
 const AUDIENCE_LIMIT: usize = 1 << 20;
 
+/// What is said of an own route that export policy rejects, where nothing better is known.
+pub const REJECTED: &str = "filters or the rules of export reject it";
+
 /// A session, as far as the view of routes needs it.
 #[derive(Clone, Debug)]
 pub struct SessionView {
@@ -109,10 +112,7 @@ impl Routing {
         };
         let judged = config.export.as_ref().map(|policy| policy.judge(&candidate));
         match judged {
-            Some(bgp_proto::Verdict::Reject) => {
-                "filters or the rules of export reject it: it is outside of pools and services, or its pool is not exported"
-                    .to_owned()
-            }
+            Some(bgp_proto::Verdict::Reject) => REJECTED.to_owned(),
             _ => "it is waiting to be sent, or its next hop is the peer itself".to_owned(),
         }
     }

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::Speaker;
 use super::hear::service_settings;
 use crate::kernel::Command;
-use crate::routing::SessionView;
-use crate::status::{Overview, Prefixes, Question, Report, Selection, ServiceStatus, SessionStatus, State};
+use crate::routing::{REJECTED, SessionView};
+use crate::status::{Overview, PathStatus, Prefixes, Question, Report, Selection, ServiceStatus, SessionStatus, State};
 
 impl Speaker {
     /// Answers a status client; what only the kernel's thread knows is filled in there.
@@ -22,7 +22,11 @@ impl Speaker {
         };
         let paths = match question {
             Question::Status | Question::Sessions => Vec::new(),
-            Question::Routes(selection) => self.routing.paths(&selection, &self.session_views()),
+            Question::Routes(selection) => {
+                let mut paths = self.routing.paths(&selection, &self.session_views());
+                paths.iter_mut().for_each(|path| self.explain(path));
+                paths
+            }
         };
         let services = match question {
             Question::Status | Question::Sessions => Vec::new(),
@@ -53,6 +57,39 @@ impl Speaker {
             Some(status)
         };
         self.by_name.values().filter_map(status).collect()
+    }
+
+    /// Says in words which rule of export keeps an own route from a session (`bgp.md` §2.3, in its order).
+    fn explain(&self, path: &mut PathStatus) {
+        let prefix = path.prefix;
+        let interface = path.interface.clone().unwrap_or_default();
+        let hidden = self.inputs.pools.iter().find(|(_, pool)| pool.disable_bgp_export && pool.cidr.contains(&prefix));
+        let originated = self.routing.originated();
+        let around = originated.blocks.iter().find(|block| block.contains(&prefix) && **block != prefix);
+        let in_pool = self.inputs.pools.values().any(|pool| pool.cidr.contains(&prefix));
+        let in_service = originated.services.iter().any(|service| service.contains(&prefix));
+        for (session, reason) in path.not_advertised_to.iter_mut().filter(|(_, reason)| *reason == REJECTED) {
+            let id = self.by_name.get(session);
+            let Some(config) = id.and_then(|id| self.peers.get(id)).map(|peer| &peer.config) else { continue };
+            let rule = match (hidden, around) {
+                (Some((name, _)), _) => format!("IPPool {name} has disableBGPExport"),
+                (None, Some(block)) if path.kind != Some("service") => {
+                    format!("it is inside this node's block {block}, which is advertised as a whole")
+                }
+                _ if !in_pool && !in_service && path.kind != Some("block") => {
+                    "it is outside of all pools and service ranges".to_owned()
+                }
+                _ if config.is_internal() && path.kind == Some("remote") => {
+                    format!("it leads to another node by {interface}: internal peers have it from that node")
+                }
+                _ => "the rules of export reject it".to_owned(),
+            };
+            *reason = match config.filters.is_empty() {
+                true => rule,
+                // Filters come first, and which of their rules it was is not known here.
+                false => format!("filters [{}] reject it, or {rule}", config.filters.join(", ")),
+            };
+        }
     }
 
     /// What becomes of the services that have the selected address, if that is a single one.

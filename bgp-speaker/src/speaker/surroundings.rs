@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_plan::inputs::advertised;
+use bgp_plan::passwords::NoPassword;
 use bgp_plan::policies::{self, Surroundings};
 use ipnet::IpNet;
 use tracing::{debug, warn};
@@ -143,7 +144,9 @@ impl Speaker {
             ("services", format!("Services cannot be watched, and their addresses are not kept up to date: {reason}"))
         }));
         for peer in self.peers.values() {
-            let reason = peer.refused().map(ToString::to_string).or_else(|| self.key_error(peer));
+            // That a Secret is not read yet is no condition; that it cannot be read will be.
+            let refused = peer.refused().filter(|reason| !matches!(reason, NoPassword::Awaited { .. }));
+            let reason = refused.map(ToString::to_string).or_else(|| self.key_error(peer));
             conditions.extend(reason.map(|reason| ("password", format!("{}: {reason}", peer.config.name))));
         }
         for (kind, warning) in &conditions {
