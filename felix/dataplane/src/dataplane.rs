@@ -5,7 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use calico_netlink::{Error, Event, Link, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN};
+use calico_netlink::{
+    Address, Error, Event, Link, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN,
+};
 use felix_calc::{Change, Interface, Key};
 use ipnet::IpNet;
 use tracing::debug;
@@ -192,12 +194,7 @@ impl Dataplane {
                 Event::Address(address) if self.links.contains_key(&address.index) => {
                     self.changed |= self.addresses.put(address);
                 }
-                Event::AddressGone(address) if self.links.contains_key(&address.index) => {
-                    if self.addresses.remove(address) {
-                        self.changed = true;
-                        self.suspect_routes(address.index, &address.network);
-                    }
-                }
+                Event::AddressGone(address) => self.forget_address(address),
                 Event::Overrun => self.stale = true,
                 _ => {}
             }
@@ -357,6 +354,13 @@ impl Dataplane {
             debug!(interface = link.name, index, "workload interface gone");
             self.changed = true;
             self.ownership.set_workload_links(self.links.keys().copied().collect());
+        }
+    }
+
+    fn forget_address(&mut self, address: &Address) {
+        if self.links.contains_key(&address.index) && self.addresses.remove(address) {
+            self.changed = true;
+            self.suspect_routes(address.index, &address.network);
         }
     }
 

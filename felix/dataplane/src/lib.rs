@@ -1,7 +1,7 @@
 //! This node's desired state, made true in the kernel.
 //!
 //! [`Dataplane`] takes [`felix_calc::Change`]s and the kernel's own notifications and, on [`Dataplane::apply`], writes the
-//! difference: pods' routes, black holes of own blocks, parameters of pods' interfaces. A restarted process
+//! difference: pods' routes, black holes of own blocks, parameters and addresses of pods' interfaces. A restarted process
 //! knows its own again by marks in the kernel (route protocol, interface name), reads what is there
 //! and writes nothing where nothing differs.
 //!
