@@ -313,7 +313,7 @@ impl Session {
         let wanted = match direction {
             Direction::Outgoing => matches!(self.dial, Dial::Until(_)),
             // A second connection of the peer, while its first is not yet decided, is closed without a word, as BIRD
-            // does; unless that one is mute: its peer vanished without a word that got here, and nothing but the hold
+            // does; unless that one is mute: its peer vanished without a sign that got here, and nothing but the hold
             // time would end it. One beside an established session may be of a peer that restarted: its OPEN will tell.
             Direction::Incoming => {
                 let free = self.incoming.as_ref().is_none_or(|first| first.is_mute(now));

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::{ConnectionId, Direction, Negotiated};
 use crate::{Capability, Context, DecodeError, Message, message};
 
-/// How long a peer that connected may keep its OPEN to itself before its next connection takes the place of that one.
+/// How long a peer that connected may keep its OPEN or KEEPALIVE to itself before its next connection takes the place.
 const MUTE: Duration = Duration::from_secs(5);
 
 /// A connection on which our OPEN was sent.
@@ -50,9 +50,10 @@ impl Connection {
         Self { id, direction, local, since, sent, phase, hold: None, keepalive: None, buffer }
     }
 
-    /// Whether the peer connected and said nothing, for so long that it can hardly be there any more.
+    /// Whether the peer connected and did not come to its KEEPALIVE, for so long that it can hardly be there any more.
     pub(super) fn is_mute(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::OpenSent) && now.saturating_duration_since(self.since) >= MUTE
+        let undecided = matches!(self.phase, Phase::OpenSent | Phase::OpenConfirm(_));
+        undecided && now.saturating_duration_since(self.since) >= MUTE
     }
 
     pub(super) fn negotiated(&self) -> Option<&Arc<Negotiated>> {

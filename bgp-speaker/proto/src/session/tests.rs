@@ -386,20 +386,30 @@ fn open(asn: u32, id: [u8; 4]) -> Message {
 }
 
 #[test]
-fn a_connection_without_an_open_makes_way_for_the_peers_next_one_after_a_while() {
+fn a_connection_that_comes_to_nothing_makes_way_for_the_peers_next_one_after_a_while() {
     let now = epoch();
+    let mut octets = BytesMut::new();
+    open(64512, [192, 0, 2, 9]).encode(&Context::default(), &mut octets).unwrap();
+    let octets = octets.freeze();
     let mut session = Session::new(config(East), now);
     session.handle(Event::Start, now);
     let mut connects = |id, at| {
         let (connection, direction, local) = (ConnectionId(id), Direction::Incoming, East.address());
         session.handle(Event::Connected { connection, direction, local }, at);
-        std::iter::from_fn(|| session.poll())
-            .find_map(|action| if let Action::Close(id) = action { Some(id) } else { None })
+        let closed = std::iter::from_fn(|| session.poll())
+            .find_map(|action| if let Action::Close(id) = action { Some(id) } else { None });
+        // The third gets as far as OpenConfirm.
+        if id == 3 {
+            session.handle(Event::Received { connection, octets: octets.clone() }, at);
+            assert_eq!(session.state(), State::OpenConfirm);
+        }
+        closed
     };
     assert_eq!(connects(1, now), None);
     assert_eq!(connects(2, now + seconds(4)), Some(ConnectionId(2)), "the first may still be about to speak");
     assert_eq!(connects(3, now + seconds(5)), Some(ConnectionId(1)), "the third takes its place");
-    assert_eq!(connects(4, now + seconds(6)), Some(ConnectionId(4)));
+    assert_eq!(connects(4, now + seconds(9)), Some(ConnectionId(4)));
+    assert_eq!(connects(5, now + seconds(10)), Some(ConnectionId(3)));
 }
 
 /// Each state met by each message: where it leads, and what is answered (RFC 4271 §8.2.2, RFC 6608).
