@@ -317,3 +317,29 @@ fn a_resource_that_is_broken_at_a_restart_is_in_force_as_it_was() {
         if file.exists() { Err(std::fs::read_to_string(file).unwrap_or_default()) } else { Ok(()) }
     });
 }
+
+#[test]
+fn a_peer_behind_a_gateway_is_reached_by_a_route_of_its_own_and_its_routes_through_it() {
+    let bench = routed(json!({ "peerIP": "192.0.2.9", "reachableBy": "10.0.0.2" }));
+    bench.peer.ip(&["addr", "add", "192.0.2.9/32", "dev", "lo"]);
+    let _bird = bench.bird(
+        "protocol static { ipv4; route 198.51.100.0/24 blackhole; }
+         protocol bgp node {
+             local 192.0.2.9 as 65010; neighbor 10.0.0.1 as 64512; multihop;
+             connect delay time 1; connect retry time 1; error wait time 1, 2;
+             ipv4 { import all; export where source = RTS_STATIC; next hop self; };
+         }",
+    );
+    let _speaker = bench.speaker();
+    bench.route_becomes("192.0.2.9 via 10.0.0.2 dev eth0");
+    bench.session_becomes("Established");
+    bench.route_becomes("198.51.100.0/24 via 10.0.0.2 dev eth0");
+    let [path] = bench.paths("198.51.100.0/24").try_into().unwrap();
+    assert_eq!((&path["next_hop"], &path["via"]["gateway"]), (&"192.0.2.9".into(), &"10.0.0.2".into()));
+    let spec = json!({ "peerIP": "192.0.2.9", "asNumber": 65010 });
+    bench.put(Kind::BGPPeer, "router", json!({ "spec": spec }));
+    bench.route_goes("192.0.2.9");
+    bench.route_goes("198.51.100.0/24");
+    let [path] = bench.paths("198.51.100.0/24").try_into().unwrap();
+    assert_eq!(path["standing"], "excluded: next hop unreachable");
+}
