@@ -435,6 +435,7 @@ fn gtsm(daemon: &'static dyn Daemon) -> Result<()> {
     }
     recovered(&subject)?;
     for address in place.addresses {
+        ensure!(subject.session(address)?["ttl_security"] == 1, "{:#}", subject.session(address)?);
         exchange(&subject, &mut peer, address, block(1, address), block(2, address))?;
     }
     Ok(())

@@ -108,17 +108,9 @@ fn blocks_and_pools(daemon: &'static dyn Daemon) -> Result<()> {
             })?;
         }
         // Nothing else is told: no pod of the block, no subnet of the host.
-        let expected = |prefixes: &[IpNet]| prefixes.iter().copied().collect::<std::collections::BTreeSet<_>>();
-        ensure!(
-            stage.mesh.prefixes(false)? == expected(&[block, borrowed, of_rack, of_mesh]),
-            "{:?}",
-            stage.mesh.prefixes(false)?
-        );
-        ensure!(
-            stage.rack.prefixes(false)? == expected(&[block, borrowed, of_rack, of_mesh]),
-            "{:?}",
-            stage.rack.prefixes(false)?
-        );
+        for peer in [&stage.mesh, &stage.rack] {
+            peer.holds_exactly(false, &[block, borrowed, of_rack, of_mesh])?;
+        }
 
         stage.apply(&POOLS.replace("cidr: 10.244.0.0/16,", "cidr: 10.244.0.0/16, disableBGPExport: true,"))?;
         for prefix in [block, borrowed] {

@@ -326,6 +326,20 @@ impl<'node, 'net> Peer<'node, 'net> {
         self.daemon.prefixes(self.node, ipv6)
     }
 
+    /// Waits until these are all prefixes of a family that it holds, its own among them.
+    ///
+    /// # Errors
+    /// If they are not in time; with what it holds.
+    pub fn holds_exactly(&self, ipv6: bool, expected: &[IpNet]) -> Result<()> {
+        let expected: BTreeSet<IpNet> = expected.iter().copied().collect();
+        let mut last = BTreeSet::new();
+        wait::becomes(PATIENCE, &format!("{self} holds exactly {expected:?}"), || {
+            last = self.prefixes(ipv6)?;
+            Ok(last == expected)
+        })
+        .with_context(|| format!("it holds {last:?}"))
+    }
+
     /// Announces a further network.
     ///
     /// # Errors
