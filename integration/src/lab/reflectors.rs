@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::resources::{apply, node_with, resource};
 use super::sessions::{Sessions, become_exactly, planned, running};
 use super::{Lab, Matrix, Progress, routed};
-use crate::node::Node;
+use crate::node::{Node, PATIENCE};
 use crate::stream::Stream;
+use crate::wait;
 
 /// The reflectors' cluster ID, as Calico's documentation has it.
 const CLUSTER: &str = "244.0.0.1";
@@ -110,7 +111,13 @@ pub fn reflectors(nodes: &[Node<'_>], lab: &Lab<'_>, progress: &mut Progress) ->
     progress.step("routes to the other nodes' blocks, reflected", || {
         nodes.iter().try_for_each(|node| routed(node, nodes.len() - 1))
     })?;
-    let losses = progress.step("what became of the packets", || {
+    let losses = progress.step("packets for three seconds more", || {
+        // What was withdrawn too early would be missed soon, if not at once.
+        let enough = u64::from(RATE) * 3;
+        let before: Vec<u64> = streams.iter().map(|(_, _, stream)| stream.sent()).collect();
+        wait::becomes(PATIENCE, "the packets were sent", || {
+            Ok(streams.iter().zip(&before).all(|((_, _, stream), before)| stream.sent() >= before + enough))
+        })?;
         let count = streams.into_iter().map(|(from, to, stream)| {
             let count = stream.stop()?;
             let (from, to) = (from.name().to_owned(), to.name().to_owned());
