@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use calico_api::{
     AffinityState, AnyResource, AsNumber, BGPConfiguration, BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec,
-    BlockAffinitySpec, IPPoolSpec, Key, Kind, NodeSpec, Owner, Resource, Spec,
+    BlockAffinitySpec, FieldError, IPPoolSpec, Key, Kind, NodeSpec, Owner, Resource, Spec,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -122,6 +122,18 @@ impl Inputs {
             }
             Change::Fault { kind, name, reason } => Err(self.fault(node, (kind, name), reason)),
         }
+    }
+
+    /// The datastore's first snapshot is complete: what it does not have does not exist, and if it is made later, it is
+    /// another object than that of an earlier life.
+    pub fn in_sync(&mut self) {
+        self.last_good.forget_preloaded();
+    }
+
+    /// Forgets Services and EndpointSlices, which nobody watches any more, and what is wrong with them.
+    pub fn forget_services(&mut self) {
+        self.services = Services::default();
+        self.faults.retain(|(kind, _), _| !is_service(*kind));
     }
 
     /// The AS number of a node: its own, else the global one.
@@ -232,12 +244,13 @@ impl Inputs {
             let sessions = self.unread.insert(name);
             return Ok(Touched { sessions, ..Touched::default() }); // a warning of the plan
         }
-        let new = checked(new)?;
         let Some(of_node) = of_node else {
+            let new = checked(new)?;
             let touched = touched::by_global(&self.global, &new);
             self.global = new;
             return Ok(touched);
         };
+        let new = checked(only_of_a_node(new))?;
         let nothing = BGPConfigurationSpec::default();
         let old = self.per_node.get(&of_node).unwrap_or(&nothing);
         let touched = touched::by_per_node(of_node == node, old, &new);
@@ -293,6 +306,21 @@ fn typed<S: Spec>(value: Value) -> Result<Resource<S>, String> {
     serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
+/// A BGPConfiguration of one node without the fields that mean the whole cluster. What only `default` can say has no
+/// effect here, and so nothing can be wrong with it.
+fn only_of_a_node(resource: BGPConfiguration) -> BGPConfiguration {
+    let BGPConfigurationSpec { listen_port, log_severity_screen, communities, prefix_advertisements, .. } =
+        resource.spec;
+    let spec = BGPConfigurationSpec {
+        listen_port,
+        log_severity_screen,
+        communities,
+        prefix_advertisements,
+        ..BGPConfigurationSpec::default()
+    };
+    BGPConfiguration { spec, ..resource }
+}
+
 /// A BGPConfiguration in which everything that BGP takes from it has a meaning.
 fn checked(resource: BGPConfiguration) -> Result<BGPConfigurationSpec, String> {
     /// Fields that mean nothing if they are not valid. (Where Calico falls back to a default, so do we.)
@@ -302,8 +330,9 @@ fn checked(resource: BGPConfiguration) -> Result<BGPConfigurationSpec, String> {
         "ServiceClusterIPs",
         "Spec.Communities[].Value",
         "Spec.PrefixAdvertisement[].CIDR",
-        "Spec.PrefixAdvertisement[].Communities[]",
+        COMMUNITY_USED,
     ];
+    const COMMUNITY_USED: &str = "Spec.PrefixAdvertisement[].Communities[]";
     if resource.spec.listen_port == Some(0) {
         return Err("listenPort is 0, expected 1 to 65535".to_owned());
     }
@@ -311,7 +340,10 @@ fn checked(resource: BGPConfiguration) -> Result<BGPConfigurationSpec, String> {
         return Err("asNumber is 0, which no AS has (RFC 7607)".to_owned());
     }
     let resource = AnyResource::BGPConfiguration(Box::new(resource));
-    let fault = calico_api::validate(&resource).into_iter().find(|fault| NEEDED.contains(&fault.field.as_str()));
+    // As in Calico, the name of a community that is not defined adds none; it becomes a warning.
+    let is_name = |fault: &FieldError| fault.field == COMMUNITY_USED && !fault.value.contains(':');
+    let needed = |fault: &FieldError| NEEDED.contains(&fault.field.as_str()) && !is_name(fault);
+    let fault = calico_api::validate(&resource).into_iter().find(needed);
     match (fault, resource) {
         (Some(fault), _) => Err(fault.to_string()),
         (None, AnyResource::BGPConfiguration(resource)) => Ok(resource.spec),

@@ -64,6 +64,10 @@ impl LastGood {
     pub(super) fn take_preloaded(&mut self, id: &Id) -> Option<(Key, Value)> {
         self.preloaded.remove(id)
     }
+
+    pub(super) fn forget_preloaded(&mut self) {
+        self.preloaded.clear();
+    }
 }
 
 impl Inputs {
@@ -80,7 +84,8 @@ impl Inputs {
     }
 
     /// Gives a last good version of an earlier life back. It comes into force if the datastore's own version turns out
-    /// not to be understood, and is forgotten if that is understood or the object does not exist.
+    /// not to be understood, and is forgotten if that is understood or the object does not exist
+    /// ([`Inputs::in_sync`]).
     pub fn preload(&mut self, key: Key, value: Value) {
         self.last_good.preloaded.insert(id(&key), (key, value));
     }

@@ -131,7 +131,7 @@ fn a_configuration_touches_only_what_follows_from_what_changed() {
     for (name, spec, expected) in [
         ("default", json!({"listenPort": 1790}), SESSIONS),
         ("default", json!({"logSeverityScreen": "Debug"}), Touched { log: true, ..NOTHING }),
-        ("default", json!({"programClusterRoutes": "Enabled"}), Touched { surroundings: true, ..NOTHING }),
+        ("default", json!({"programClusterRoutes": "Enabled"}), Touched { surroundings: true, ..SESSIONS }),
         (
             "default",
             json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}, {"cidr": ""}]}),
@@ -174,6 +174,13 @@ fn what_has_no_meaning_is_a_fault_and_what_calico_tolerates_is_none() {
             json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["65000:70000"]}]}),
             Err("'65000:70000'"),
         ),
+        (
+            Kind::BGPConfiguration,
+            "default",
+            json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["nobody"]}]}),
+            Ok(()),
+        ),
+        (Kind::BGPConfiguration, "node.a", json!({"asNumber": 0, "serviceClusterIPs": [{"cidr": "ten"}]}), Ok(())),
         (Kind::BGPConfiguration, "default", json!({"bindMode": "Everywhere"}), Ok(())),
         (Kind::BGPConfiguration, "default", json!({"nodeMeshMaxRestartTime": "soon"}), Ok(())),
         (Kind::BGPPeer, "p", json!({"node": "a", "nodeSelector": "all()", "peerSelector": "all()"}), Err("both set")),
@@ -244,6 +251,37 @@ fn the_last_good_version_outlives_a_restart_but_not_its_object() {
     put(&mut good_again, Kind::BGPPeer, named("tor", json!({"peerIP": "10.9.9.8", "asNumber": 0}))).unwrap_err();
     let (_, kept) = good_again.last_good().next().unwrap();
     assert_eq!(kept["spec"]["peerIP"], "10.9.9.8", "the datastore's good version, not that of the earlier life");
+}
+
+#[test]
+fn what_the_first_snapshot_does_not_have_has_no_earlier_life() {
+    let mut inputs = Inputs::default();
+    inputs.preload(Key::named(Kind::BGPPeer, "tor"), named("tor", json!({"peerIP": "10.9.9.9", "asNumber": 1})));
+    inputs.in_sync();
+    put(&mut inputs, Kind::BGPPeer, named("tor", json!({"peerIP": "10.9.9.8", "asNumber": 0}))).unwrap_err();
+    assert!(inputs.peers.is_empty(), "it was made after the one that was remembered was deleted");
+}
+
+#[test]
+fn a_fault_of_a_kind_with_namespaces_goes_with_its_cause_or_when_nobody_watches() {
+    let mut inputs = Inputs::default();
+    let service = |address: &str| {
+        let spec = json!({"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address]});
+        json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec})
+    };
+    let bad = put(&mut inputs, Kind::Service, service("ten")).unwrap_err();
+    assert_eq!(bad.name, "shop/web");
+    put(&mut inputs, Kind::Service, service("10.96.0.1")).unwrap();
+    let fault = Change::Fault { kind: Kind::Service, name: bad.name, reason: "is no JSON".to_owned() };
+    inputs.apply("a", fault.clone()).unwrap_err();
+    assert_eq!(inputs.faults.len(), 1);
+    put(&mut inputs, Kind::Service, service("10.96.0.1")).unwrap();
+    assert!(inputs.faults.is_empty());
+    inputs.apply("a", fault).unwrap_err();
+    put(&mut inputs, Kind::BGPPeer, named("tor", json!({"peerIP": "ten"}))).unwrap_err();
+    inputs.forget_services();
+    assert_eq!(inputs.faults.keys().map(|(kind, _)| *kind).collect::<Vec<_>>(), [Kind::BGPPeer]);
+    assert_eq!(inputs.services.with_address([10, 96, 0, 1].into()).count(), 0);
 }
 
 #[test]

@@ -97,6 +97,9 @@ pub(super) fn by_global(old: &BGPConfigurationSpec, new: &BGPConfigurationSpec) 
             spec.bind_mode.clone(),
             spec.node_mesh_password.clone(),
             spec.node_mesh_max_restart_time.clone(),
+            // Words of which the plan says so if they are unknown.
+            spec.program_cluster_routes.clone(),
+            spec.service_load_balancer_aggregation.clone(),
         )
     };
     let services = |spec: &BGPConfigurationSpec| {

@@ -1,5 +1,7 @@
 //! How do sessions follow from the resources? Mesh and explicit peers, and what happens where they meet.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -141,19 +143,24 @@ impl<'a> Planner<'a> {
         }
         match &between.peering.remote {
             RemoteSide::Address { address, port, peer_as } => {
-                let node = between.remote.first().copied();
-                // A port that the resource does not name is the node's, if the peer is a node of that AS.
-                let there = between.remote.iter().filter_map(|index| self.cluster.members.get(*index));
-                let like = there.clone().find(|there| there.as_number == *peer_as);
-                let port = port.or(like.and_then(|there| there.port));
+                // Of several nodes with the address, the one of that AS; only its port is that of a resource without.
+                let member = |index: &usize| self.cluster.members.get(*index);
+                let of_that_as = |index: &&usize| member(index).is_some_and(|there| there.as_number == *peer_as);
+                let like = between.remote.iter().find(of_that_as);
+                let port = port.or(like.and_then(member).and_then(|there| there.port));
+                let node = like.or(between.remote.first()).copied();
                 // Calico does not know the cluster ID of a peer that is configured by its address: in our AS, it is a client.
                 let remote = Remote { address: *address, port, peer_as: *peer_as, node, cluster_id: None };
                 self.offer(by, between, Half::Forward, origin, remote);
             }
             RemoteSide::Nodes(selector) => {
+                let mutual = between.remote.binary_search(&self.index).is_ok();
                 for index in &between.remote {
                     let Some(there) = self.cluster.members.get(*index) else { continue };
-                    self.towards(by, between, Half::Forward, origin, *index, there.as_number);
+                    // Who is on both sides, as we are, speaks with the resource's AS number as we do.
+                    let speaks_as = between.peering.local_as.filter(|_| mutual && between.local.contains(*index));
+                    let peer_as = speaks_as.unwrap_or(there.as_number);
+                    self.towards(by, between, Half::Forward, origin, *index, peer_as);
                 }
                 if between.remote.is_empty() && !self.silent {
                     let (peer, selector) = (between.name.to_owned(), selector.to_string());
@@ -255,7 +262,8 @@ impl<'a> Planner<'a> {
             resource: Some(between.name.to_owned()),
             remote: remote.node.and_then(|index| self.cluster.members.get(index)).map(|there| there.name.to_owned()),
             source: peering.from_node_address.then_some(own),
-            // The one explicit form whose peer Calico knows to be a node, so that one side alone dials.
+            // The one explicit form whose peer Calico knows to be a node, so that one side alone dials. Departs from Calico
+            // where the port is not the node's: behind it is another speaker, which need not dial.
             passive: origin == Origin::Global && by_address && remote.node.is_some() && self.waits_for(remote.address),
             cluster_id,
             // A peer known only by its address is a client even if it reflects itself: topologies rely on it.
@@ -319,8 +327,6 @@ impl<'a> Planner<'a> {
             self.warnings.push(Warning::BadDuration { field, text });
             RESTART_TIME
         });
-        let explicit: BTreeMap<IpAddr, usize> =
-            self.table.iter().rev().map(|((address, _), entry)| (*address, entry.by)).collect();
         let mut suppressed: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for (index, there) in self.cluster.members.iter().enumerate() {
             if index == self.index || there.facts.cluster_id.is_some() {
@@ -336,13 +342,18 @@ impl<'a> Planner<'a> {
                 if first.is_some_and(|first| *first != index) {
                     continue;
                 }
+                let port = there.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT);
+                let mut explicit = self.table.range((*address, 0)..=(*address, u16::MAX)).peekable();
+                let is_alone = explicit.peek().is_none();
                 // Departs from Calico, where the second session with a peer waits for ever: explicit beats mesh, so
                 // that its password and filters count.
-                if let Some(by) = explicit.get(address) {
-                    suppressed.entry(*by).or_default().push(session_name_of_text(Origin::Mesh, text));
+                let same = |((_, other), entry): &(&(IpAddr, u16), &Box<Entry>)| {
+                    *other == port || entry.session.remote.as_deref() == Some(there.name)
+                };
+                if let Some((_, winner)) = explicit.find(same) {
+                    suppressed.entry(winner.by).or_default().push(session_name_of_text(Origin::Mesh, text));
                     continue;
                 }
-                let port = there.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT);
                 // Departs from Calico since December 2025, which takes this node's own AS for that of a node without.
                 let peer = SocketAddr::new(*address, port);
                 let name = session_name_of_text(Origin::Mesh, text);
@@ -350,7 +361,8 @@ impl<'a> Planner<'a> {
                 let session = SessionConfig {
                     remote: Some(there.name.to_owned()),
                     source: Some(*own),
-                    passive: text > own_text,
+                    // Beside another speaker with that address, who dials us is taken for that one: then we dial too.
+                    passive: text > own_text && is_alone,
                     restart_time,
                     password: global.node_mesh_password.clone(),
                     ..session
@@ -367,150 +379,6 @@ impl<'a> Planner<'a> {
 
     fn peering_name(&self, by: usize) -> String {
         self.cluster.peerings.get(by).map_or_else(String::new, |between| between.name.to_owned())
-    }
-
-    /// What is to be said of explicit sessions, as long as there are no others.
-    fn check_explicit(&mut self) {
-        for ((winner, loser), (addresses, differs)) in std::mem::take(&mut self.collisions) {
-            let differs: Vec<_> = differs.iter().map(|field| field.as_str()).collect();
-            let (winner, loser) = (self.peering_name(winner), self.peering_name(loser));
-            self.warnings.push(Warning::Collision { winner, loser, addresses, differs: differs.join(", ") });
-        }
-        let used: BTreeSet<usize> = self.table.values().map(|entry| entry.by).collect();
-        for between in used.iter().filter_map(|by| self.cluster.peerings.get(*by)) {
-            let inputs = self.cluster.inputs;
-            for filter in between.peering.filters.iter().filter(|filter| !inputs.filters.contains_key(*filter)) {
-                let (peer, filter) = (between.name.to_owned(), filter.clone());
-                self.warnings.push(match inputs.filter_unknown(&filter) {
-                    true => Warning::UnknownFilter { peer, filter },
-                    false => Warning::NoFilter { peer, filter },
-                });
-            }
-        }
-        self.check_as_numbers();
-    }
-
-    /// BGPPeers that give a node's address another AS number than the node's: said on both nodes.
-    fn check_as_numbers(&mut self) {
-        let cluster = self.cluster;
-        for between in &cluster.peerings {
-            let RemoteSide::Address { address, peer_as, .. } = &between.peering.remote else { continue };
-            for index in &between.remote {
-                let Some(there) = cluster.members.get(*index).filter(|there| there.as_number != *peer_as) else {
-                    continue;
-                };
-                let concerned = match *index == self.index {
-                    true => !matches!(&between.local, Side::Some(members) if members.iter().all(|at| at == index)),
-                    false => self.answers_as(*index, between, *peer_as) == Some(false),
-                };
-                if concerned && !(*index == self.index && self.speaks_as(*peer_as)) {
-                    self.warnings.push(Warning::AsMismatch {
-                        peer: between.name.to_owned(),
-                        address: *address,
-                        node: there.name.to_owned(),
-                        stated: *peer_as,
-                        actual: there.as_number,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Whether a BGPPeer of this node makes it speak with this AS number (`localASNumber`).
-    fn speaks_as(&self, as_number: u32) -> bool {
-        self.table.values().any(|entry| entry.session.local_as == as_number)
-    }
-
-    /// Whether the node `index` has a session with this one in which it speaks with the AS number that we expect;
-    /// `None` if we do not use this BGPPeer.
-    fn answers_as(&self, index: usize, between: &Between<'_>, peer_as: u32) -> Option<bool> {
-        let session = |entry: &&Entry| entry.session.resource.as_deref() == Some(between.name);
-        self.entries().find(session).filter(|_| between.local.contains(self.index))?;
-        let me = self.cluster.members.get(index)?;
-        let mut there = Planner {
-            cluster: self.cluster,
-            index,
-            me,
-            table: BTreeMap::new(),
-            collisions: BTreeMap::new(),
-            warnings: Vec::new(),
-            silent: true,
-        };
-        there.explicit();
-        let back =
-            |entry: &Entry| entry.session.remote.as_deref() == Some(self.me.name) && entry.session.local_as == peer_as;
-        Some(there.entries().any(back))
-    }
-
-    /// What is to be said of the sessions as a whole.
-    fn check(&mut self) {
-        let cluster = self.cluster;
-        for (address, _) in &self.me.addresses {
-            for other in cluster.at(*address).iter().filter(|other| **other != self.index) {
-                let other = cluster.members.get(*other).map_or_else(String::new, |other| other.name.to_owned());
-                self.warnings.push(Warning::OwnAddress { address: *address, other });
-            }
-        }
-        if cluster.shares_addresses {
-            self.check_shared();
-        }
-        let reflects = |index: &usize| cluster.reflectors.binary_search(index).is_ok();
-        let leads_to_one = |entry: &Entry| {
-            let node = entry.session.remote.as_deref().and_then(|name| cluster.find(name));
-            node.is_some_and(|index| reflects(&index))
-        };
-        if self.me.facts.cluster_id.is_some() && self.table.is_empty() {
-            self.warnings.push(Warning::LoneReflector(self.me.name.to_owned()));
-        } else if self.meshes() && !cluster.reflectors.is_empty() && !self.entries().any(leads_to_one) {
-            let names = cluster.reflectors.iter().filter_map(|index| cluster.members.get(*index));
-            let reflectors = names.map(|there| there.name.to_owned()).collect();
-            self.warnings.push(Warning::NoReflector { reflectors });
-        }
-        self.warnings.extend(cluster.inputs.unread.iter().cloned().map(Warning::UnreadConfiguration));
-        self.check_configuration();
-    }
-
-    /// Peers whose address another node has too.
-    fn check_shared(&mut self) {
-        let addresses: BTreeSet<IpAddr> = self.table.keys().map(|(address, _)| *address).collect();
-        for address in addresses {
-            let there = self.cluster.at(address).iter();
-            let mut names = there.filter_map(|index| self.cluster.members.get(*index)).map(|there| there.name);
-            let Some(first) = names.next() else { continue };
-            for second in names {
-                let (first, second) = (first.to_owned(), second.to_owned());
-                self.warnings.push(Warning::SharedAddress { address, first, second });
-            }
-        }
-    }
-
-    /// Words of BGPConfiguration `default` that mean their default because nobody knows them.
-    fn check_configuration(&mut self) {
-        let global = &self.cluster.inputs.global;
-        for (field, text, known, default) in [
-            ("bindMode", &global.bind_mode, &["None", "NodeIP"][..], "None"),
-            (
-                "programClusterRoutes",
-                &global.program_cluster_routes,
-                &["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"],
-                "EnabledNoEncapOnly",
-            ),
-            (
-                "serviceLoadBalancerAggregation",
-                &global.service_load_balancer_aggregation,
-                &["Enabled", "Disabled"],
-                "Enabled",
-            ),
-        ] {
-            let unknown = text.as_deref().filter(|text| !text.is_empty() && !known.contains(text));
-            if let Some(text) = unknown {
-                self.warnings.push(Warning::Ignored {
-                    object: "BGPConfiguration default".to_owned(),
-                    field: field.to_owned(),
-                    reason: format!("is \"{text}\", expected one of {}; {default} is used", known.join(", ")),
-                });
-            }
-        }
     }
 }
 

@@ -270,6 +270,45 @@ fn a_local_as_number_counts_beside_a_peer_selector_too_and_the_other_end_expects
 }
 
 #[test]
+fn who_is_on_both_sides_speaks_with_the_same_local_as_number_on_both() {
+    let mut inputs = without_mesh(&["a=10.0.0.1", "b=10.0.0.2", "c=10.0.0.3"]);
+    with_labels(&mut inputs, "a", &[("rack", "1")]);
+    with_labels(&mut inputs, "b", &[("rack", "1")]);
+    let spec = json!({"nodeSelector": "rack == '1'", "peerSelector": "all()", "localASNumber": 65010});
+    with_peer(&mut inputs, "p", spec);
+    check(&inputs, "a", &["10.0.0.2:179 [Node A, 65010→65010]", "10.0.0.3:179 [Node A, 65010→64512]"]);
+    check(&inputs, "b", &["10.0.0.1:179 [Node A, 65010→65010]", "10.0.0.3:179 [Node A, 65010→64512]"]);
+    check(&inputs, "c", &["10.0.0.1:179 [Node A, 64512→65010]", "10.0.0.2:179 [Node A, 64512→65010]"]);
+}
+
+#[test]
+fn another_speaker_behind_a_nodes_address_does_not_take_the_place_of_the_mesh() {
+    let mut inputs = nodes(&["a=10.0.0.1", "b=10.0.0.2"]);
+    with_peer(&mut inputs, "other", json!({"node": "a", "peerIP": "10.0.0.2:1790", "asNumber": 65000}));
+    // The mesh session dials on both ends: what comes from b may be taken for the other speaker's.
+    let sessions = ["10.0.0.2:179 [Mesh A, 64512→64512]", "10.0.0.2:1790 [Node A, 64512→65000]"];
+    assert_eq!(check(&inputs, "a", &sessions).warnings, []);
+    check(&inputs, "b", &["10.0.0.1:179 [Mesh A, 64512→64512]"]);
+    // On its own port it is the node itself, also where that is not the usual one.
+    inputs.global.listen_port = Some(1790);
+    with_peer(&mut inputs, "other", json!({"node": "a", "peerIP": "10.0.0.2", "asNumber": 64512}));
+    check(&inputs, "a", &["10.0.0.2:1790 [Node A, 64512→64512]"]);
+    check(&inputs, "b", &["10.0.0.1:1790 [Node A, 64512→64512]"]);
+}
+
+#[test]
+fn of_nodes_with_one_address_a_peering_means_the_one_of_its_as_number() {
+    let mut inputs = without_mesh(&["a=10.0.0.1", "b=10.0.0.1 AS 65001", "w=10.0.0.2"]);
+    let own = BGPConfigurationSpec { listen_port: Some(1179), ..BGPConfigurationSpec::default() };
+    inputs.per_node.insert("b".to_owned(), own);
+    with_peer(&mut inputs, "p", json!({"node": "w", "peerIP": "10.0.0.1", "asNumber": 65001}));
+    let w = check(&inputs, "w", &["10.0.0.1:1179 [Node A, 64512→65001]"]);
+    assert_eq!(w.sessions[0].remote.as_deref(), Some("b"));
+    check(&inputs, "b", &["10.0.0.2:179 [Node A, 65001→64512]"]);
+    check(&inputs, "a", &[]);
+}
+
+#[test]
 fn s16_local_workloads_are_waited_for_and_have_only_filters() {
     let mut inputs = without_mesh(&ABC);
     let spec = json!({
