@@ -269,3 +269,68 @@ fn namespaces_are_those_of_the_file_or_of_the_flag() {
         .fails("failed to apply 'BGPPeer' resource: [BGPPeer is not namespaced]\n");
     cluster.feed("apply -f -", &peer("a", ", namespace: shop")).fails_with(&["non-namespaced"]);
 }
+
+#[test]
+fn a_filter_may_stand_behind_the_peer_that_names_it() {
+    let cluster = Cluster::new();
+    let filter = "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: only-pools}\nspec: {}\n---\n";
+    let named = peer("tor-1", "").replace("peerIP", "filters: [only-pools], peerIP");
+    cluster.feed("create -f -", &(named.clone() + filter)).prints("Successfully created 2 resource(s)\n");
+    let others = named.replace("only-pools", "others");
+    cluster.feed("apply -f -", &others).fails_with(&["BGPFilter(s) not found: others"]);
+    // A filter that is refused does not leave the peer behind without it.
+    let wrong = filter.replace("only-pools", "others").replace("{}", "{exportV4: [{action: Maybe}]}");
+    cluster.feed("apply -f -", &(others + &wrong)).says_and_fails(&["others", "exportV4", "Maybe"]);
+    assert!(!cluster.run("get bgppeer tor-1 -o yaml").out.contains("others"));
+}
+
+#[test]
+fn bad_bgp_input_is_refused_with_file_document_kind_name_and_field() {
+    let cluster = Cluster::new();
+    let document = |kind: &str, name: &str, spec: &str| {
+        format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
+    };
+    let good = peer("tor-1", "");
+    for (bad, said) in [
+        (
+            document("BGPPeer", "tor-2", "{node: a, nodeSelector: all(), peerIP: 10.0.9.2, asNumber: 65001}"),
+            "error with field Node = 'a' (node and nodeSelector cannot both be set) in BGPPeer(tor-2)",
+        ),
+        (
+            document("BGPPeer", "tor-2", "{peerIP: 10.0.9.2, asNumber: 0}"),
+            "error with field ASNumber = '0' (must be given when peerIP is set, from 1 to 4294967295) in BGPPeer(tor-2)",
+        ),
+        (
+            document(
+                "BGPConfiguration",
+                "default",
+                "{prefixAdvertisements: [{cidr: 10.244.0.0/16, communities: ['65001:70000']}]}",
+            ),
+            "error with field Spec.PrefixAdvertisement[].Communities[] = '65001:70000' (community used is invalid or not defined) in BGPConfiguration(default)",
+        ),
+    ] {
+        let file = cluster.file("in/all.yaml", &(good.clone() + &bad));
+        let ran = cluster.run(&format!("apply -f {file}"));
+        ran.says_and_fails(&[&format!("{said}, {file} (document 2, from line 5)")]);
+        assert!(cluster.run("get bgppeer tor-2").code == Some(1), "it was not written");
+    }
+    // What is no word of the field at all is refused before anything is written.
+    let filter =
+        document("BGPFilter", "within", "{exportV4: [{action: Accept, cidr: 10.0.0.0/8, matchOperator: Within}]}");
+    let cluster = Cluster::new();
+    let file = cluster.file("in/all.yaml", &(good + &filter));
+    cluster.run(&format!("apply -f {file}")).fails_with(&[
+        &file,
+        "BGPFilter(within): spec.exportV4[0].matchOperator: unknown variant `Within`",
+        "`Equal`, `NotEqual`, `In`, `NotIn`",
+        "(document 2, from line 5)",
+    ]);
+    assert_eq!(cluster.run("get bgppeer tor-1").code, Some(1));
+    // Several faults have a line each.
+    let many = document("BGPPeer", "tor-2", "{peerIP: nowhere, asNumber: 1, localASNumber: 0}");
+    cluster.feed("apply -f -", &many).fails_with(&[
+        "error with the following fields:\n-  ",
+        "\n-  PeerIP = 'nowhere'",
+        "\nin BGPPeer(tor-2), standard input (document 1, from line 1)",
+    ]);
+}

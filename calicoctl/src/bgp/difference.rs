@@ -47,7 +47,7 @@ fn words(difference: &Difference) -> String {
     );
     text += "Topology after:\n";
     if difference.isolated_after.is_empty() {
-        text += "  every node has a path to every other\n";
+        text += "  no node is left without a path to another\n";
     }
     for isolation in &difference.isolated_after {
         text += &format!("  {isolation}\n");

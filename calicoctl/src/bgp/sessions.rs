@@ -88,6 +88,7 @@ impl View {
             running.insert(here.node.clone(), here.differences(plan));
         }
         let mut topology = network.check();
+        topology.sort();
         if let Some(node) = &flags.node {
             topology.retain(|isolation| concerns(isolation, node));
         }

@@ -111,6 +111,13 @@ impl Ran {
         assert_eq!((self.code, self.out.as_str()), (Some(0), out), "{}", self.err);
     }
 
+    /// It succeeded and printed this nowhere.
+    #[track_caller]
+    pub(crate) fn says_nothing_of(&self, part: &str) {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        assert!(!self.out.contains(part), "{part:?} is in {:?}", self.out);
+    }
+
     /// It failed, printed nothing else, and said exactly this.
     #[track_caller]
     pub(crate) fn fails(&self, err: &str) {
