@@ -95,6 +95,27 @@ impl ServiceSettings {
     }
 }
 
+/// The ranges of [`ServiceSettings`], ready to be asked.
+#[derive(Clone, Debug, Default)]
+struct Ranges {
+    cluster: Nets,
+    external: Nets,
+    load_balancer: Nets,
+    aggregate: bool,
+}
+
+impl Ranges {
+    fn new(settings: &ServiceSettings) -> Self {
+        let nets = |list: &[IpNet]| list.iter().copied().collect();
+        Self {
+            cluster: nets(&settings.cluster),
+            external: nets(&settings.external),
+            load_balancer: nets(&settings.load_balancer),
+            aggregate: settings.aggregate,
+        }
+    }
+}
+
 /// Services and where their endpoints are.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
@@ -214,7 +235,7 @@ impl Services {
     ) -> Option<Vec<Standing>> {
         let id = (namespace.to_owned(), name.to_owned());
         let service = self.services.get(&id)?;
-        Some(verdict::standings(service, &self.endpoints(&id, node), settings, excluded))
+        Some(verdict::standings(service, &self.endpoints(&id, node), &Ranges::new(settings), excluded))
     }
 
     /// Namespaces and names of the services that have this address.
@@ -255,7 +276,7 @@ fn id(key: &Key) -> Id {
 #[derive(Clone, Debug)]
 struct View {
     settings: ServiceSettings,
-    cluster: Nets,
+    ranges: Ranges,
     node: String,
     excluded: bool,
     by_service: BTreeMap<Id, Share>,
@@ -275,7 +296,7 @@ impl View {
     fn new(services: &Services, settings: &ServiceSettings, node: &str, excluded: bool) -> Self {
         let mut view = Self {
             settings: settings.clone(),
-            cluster: settings.cluster.iter().copied().collect(),
+            ranges: Ranges::new(settings),
             node: node.to_owned(),
             excluded,
             by_service: BTreeMap::new(),
@@ -319,10 +340,11 @@ impl View {
     }
 
     fn share(&self, service: &ServiceFacts, endpoints: &Endpoints) -> Share {
-        let standings = verdict::standings(service, endpoints, &self.settings, self.excluded);
+        let standings = verdict::standings(service, endpoints, &self.ranges, self.excluded);
         let routes = standings.iter().filter(|standing| standing.step.advertises()).map(|standing| standing.address);
-        let cluster = service.cluster.iter().filter(|_| !self.cluster.is_empty()).map(|address| IpNet::from(*address));
-        Share { routes: routes.collect(), strays: cluster.filter(|net| !self.cluster.cover(net)).collect() }
+        let ranges = &self.ranges.cluster;
+        let cluster = service.cluster.iter().filter(|_| !ranges.is_empty()).map(|address| IpNet::from(*address));
+        Share { routes: routes.collect(), strays: cluster.filter(|net| !ranges.cover(net)).collect() }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Is a service advertised from this node? The table V1 to V9 of `bgp.md` §2.5.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::ServiceSettings;
+use super::Ranges;
 use super::facts::{Endpoints, ServiceFacts, TrafficPolicy};
+use crate::nets::Nets;
 
 /// What decided about an address of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,20 +78,19 @@ impl fmt::Display for Step {
 pub(super) fn standings(
     service: &ServiceFacts,
     endpoints: &Endpoints,
-    settings: &ServiceSettings,
+    ranges: &Ranges,
     excluded: bool,
 ) -> Vec<Standing> {
-    let inside = |nets: &[IpNet], address: &IpNet| nets.iter().any(|net| net.contains(address));
-    let cluster = service.cluster.iter().filter(|_| !settings.cluster.is_empty()).map(|address| IpNet::from(*address));
+    let cluster = service.cluster.iter().filter(|_| !ranges.cluster.is_empty()).map(|address| IpNet::from(*address));
     let external = service.external.iter().map(|address| IpNet::from(*address));
     let ingress = service.ingress.iter().map(|address| IpNet::from(*address));
-    let external = external.filter(|address| inside(&settings.external, address));
-    let ingress = ingress.filter(|address| inside(&settings.load_balancer, address));
+    let external = external.filter(|address| ranges.external.cover(address));
+    let ingress = ingress.filter(|address| ranges.load_balancer.cover(address));
     let mut addresses: Vec<_> = cluster.chain(external).chain(ingress).collect();
     addresses.sort_unstable();
     addresses.dedup();
 
-    let common = common(service, endpoints, settings, excluded);
+    let common = common(service, endpoints, ranges, excluded);
     // Departs from Calico, where an endpoint of either family is enough for the addresses of both.
     let decide = |address: IpNet| {
         let (listed, answers) =
@@ -106,8 +107,8 @@ pub(super) fn standings(
 }
 
 /// What is decided for all addresses alike: V1 to V7.
-fn common(service: &ServiceFacts, endpoints: &Endpoints, settings: &ServiceSettings, excluded: bool) -> Option<Step> {
-    let is_entry = |nets: &[IpNet], address: &std::net::IpAddr| nets.contains(&IpNet::from(*address));
+fn common(service: &ServiceFacts, endpoints: &Endpoints, ranges: &Ranges, excluded: bool) -> Option<Step> {
+    let is_entry = |nets: &Nets, address: &IpAddr| nets.has(&IpNet::from(*address));
     let cluster_wide = service.policy == TrafficPolicy::Cluster;
     if excluded {
         return Some(Step::NodeExcluded);
@@ -119,13 +120,13 @@ fn common(service: &ServiceFacts, endpoints: &Endpoints, settings: &ServiceSetti
         return Some(Step::Headless);
     }
     let mut balanced = service.wanted.iter().chain(&service.ingress);
-    if cluster_wide && service.is_load_balancer && balanced.any(|ip| is_entry(&settings.load_balancer, ip)) {
+    if cluster_wide && service.is_load_balancer && balanced.any(|ip| is_entry(&ranges.load_balancer, ip)) {
         return Some(Step::SingleLoadBalancerAddress);
     }
-    if cluster_wide && service.external.iter().any(|ip| is_entry(&settings.external, ip)) {
+    if cluster_wide && service.external.iter().any(|ip| is_entry(&ranges.external, ip)) {
         return Some(Step::SingleExternalAddress);
     }
-    if service.policy != TrafficPolicy::Local && settings.aggregate {
+    if service.policy != TrafficPolicy::Local && ranges.aggregate {
         return Some(Step::Aggregated);
     }
     (!endpoints.known).then_some(Step::NoSlices)

@@ -1,7 +1,11 @@
-//! The inputs, indexed: every selector is asked once per node, so that the plans of all nodes are made fast.
+//! The inputs, indexed: every selector is asked once per node, so that the plans of all nodes are made fast, and for
+//! the plan of one node mostly about that one alone.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use calico_selector::Selector;
 
 use super::{LocalSide, Peering, Plan, RemoteSide, Warning};
 use crate::inputs::{Inputs, NodeFacts};
@@ -40,14 +44,13 @@ impl Side {
     }
 }
 
-/// A BGPPeer with the nodes on both its sides.
+/// A BGPPeer with the nodes on both its sides, which are found once somebody asks for all of them.
 #[derive(Debug)]
 pub(super) struct Between<'a> {
     pub(super) name: &'a str,
     pub(super) peering: &'a Peering,
-    pub(super) local: Side,
-    /// The nodes that `peerSelector` selects, or that have the address `peerIP` and the port.
-    pub(super) remote: Vec<usize>,
+    local: OnceLock<Side>,
+    remote: OnceLock<Vec<usize>>,
 }
 
 /// An index of the inputs.
@@ -89,9 +92,9 @@ impl<'a> Cluster<'a> {
         let reflecting = |member: &Member<'_>| member.facts.cluster_id.is_some() && !member.addresses.is_empty();
         let reflectors = (0..).zip(&members).filter(|(_, member)| reflecting(member)).map(|(index, _)| index).collect();
         let shares_addresses = by_address.values().any(|members| members.len() > 1);
-        let mut cluster = Self { inputs, members, by_address, shares_addresses, peerings: Vec::new(), reflectors };
-        cluster.peerings = inputs.peers.iter().map(|(name, peering)| cluster.between(name, peering)).collect();
-        cluster
+        let between = |(name, peering)| Between { name, peering, local: OnceLock::new(), remote: OnceLock::new() };
+        let peerings = inputs.peers.iter().map(|(name, peering): (&String, _)| between((name.as_str(), peering)));
+        Self { inputs, members, by_address, shares_addresses, peerings: peerings.collect(), reflectors }
     }
 
     /// The plan of a node.
@@ -101,12 +104,16 @@ impl<'a> Cluster<'a> {
 
     /// The plans of all nodes, by name.
     pub fn plans(&self) -> impl Iterator<Item = (&'a str, Plan)> {
+        for between in &self.peerings {
+            self.local(between);
+            self.remote(between);
+        }
         self.members.iter().map(|member| (member.name, self.plan(member.name)))
     }
 
     /// What concerns no node, so that no node's plan says it: BGPPeers whose local side is empty.
     pub fn warnings(&self) -> Vec<Warning> {
-        let empty = self.peerings.iter().filter(|between| between.local.is_empty());
+        let empty = self.peerings.iter().filter(|between| self.local(between).is_empty());
         let reason = |between: &Between<'_>| match &between.peering.local {
             LocalSide::All => "there are no nodes".to_owned(),
             LocalSide::Node(name) => format!("there is no node {name}"),
@@ -124,18 +131,20 @@ impl<'a> Cluster<'a> {
         self.by_address.get(&address).map_or(&[], Vec::as_slice)
     }
 
-    fn between(&self, name: &'a str, peering: &'a Peering) -> Between<'a> {
-        let select = |matches: &dyn Fn(&Member<'_>) -> bool| {
-            (0..).zip(&self.members).filter(|(_, member)| matches(member)).map(|(index, _)| index).collect::<Vec<_>>()
-        };
-        let local = match &peering.local {
+    /// The nodes that a BGPPeer is for.
+    pub(super) fn local<'b>(&self, between: &'b Between<'_>) -> &'b Side {
+        between.local.get_or_init(|| match &between.peering.local {
             LocalSide::All => Side::All,
             LocalSide::Node(node) => Side::Some(self.find(node).into_iter().collect()),
             LocalSide::Selected(selector) if selector.is_all() => Side::Some((0..self.members.len()).collect()),
-            LocalSide::Selected(selector) => Side::Some(select(&|member| selector.matches(&member.facts.labels))),
-        };
-        let remote = match &peering.remote {
-            RemoteSide::Nodes(selector) => select(&|member| selector.matches(&member.facts.labels)),
+            LocalSide::Selected(selector) => Side::Some(self.selected(selector)),
+        })
+    }
+
+    /// The nodes that `peerSelector` selects, or that have the address `peerIP` and the port.
+    pub(super) fn remote<'b>(&self, between: &'b Between<'_>) -> &'b [usize] {
+        between.remote.get_or_init(|| match &between.peering.remote {
+            RemoteSide::Nodes(selector) => self.selected(selector),
             RemoteSide::Address { address, port, .. } => {
                 let listens = |index: &&usize| {
                     // Departs from Calico, which compares with the global port too, if there is one.
@@ -145,7 +154,30 @@ impl<'a> Cluster<'a> {
                 self.at(*address).iter().filter(listens).copied().collect()
             }
             RemoteSide::Workloads { .. } | RemoteSide::Nobody(_) => Vec::new(),
-        };
-        Between { name, peering, local, remote }
+        })
+    }
+
+    /// Whether a BGPPeer is for this node.
+    pub(super) fn is_local(&self, between: &Between<'_>, index: usize) -> bool {
+        match (between.local.get(), &between.peering.local) {
+            (None, LocalSide::Selected(selector)) => self.selects(selector, index),
+            _ => self.local(between).contains(index),
+        }
+    }
+
+    /// Whether this node is a peer of those that a BGPPeer is for.
+    pub(super) fn is_remote(&self, between: &Between<'_>, index: usize) -> bool {
+        match (between.remote.get(), &between.peering.remote) {
+            (None, RemoteSide::Nodes(selector)) => self.selects(selector, index),
+            _ => self.remote(between).binary_search(&index).is_ok(),
+        }
+    }
+
+    fn selects(&self, selector: &Selector, index: usize) -> bool {
+        self.members.get(index).is_some_and(|member| selector.matches(&member.facts.labels))
+    }
+
+    fn selected(&self, selector: &Selector) -> Vec<usize> {
+        (0..self.members.len()).filter(|index| self.selects(selector, *index)).collect()
     }
 }

@@ -124,13 +124,13 @@ impl<'a> Planner<'a> {
         for origin in [Origin::Global, Origin::Node] {
             for (by, between) in cluster.peerings.iter().enumerate() {
                 let is_global = matches!(between.peering.local, LocalSide::All);
-                if is_global == (origin == Origin::Global) && between.local.contains(self.index) {
+                if is_global == (origin == Origin::Global) && cluster.is_local(between, self.index) {
                     self.forward(by, between, origin);
                 }
             }
         }
         for (by, between) in cluster.peerings.iter().enumerate() {
-            if between.peering.reverse && between.remote.binary_search(&self.index).is_ok() {
+            if between.peering.reverse && cluster.is_remote(between, self.index) {
                 self.reverse(by, between);
             }
         }
@@ -141,28 +141,31 @@ impl<'a> Planner<'a> {
         if !self.silent {
             self.warnings.extend(between.peering.warnings(between.name));
         }
+        let cluster = self.cluster;
         match &between.peering.remote {
             RemoteSide::Address { address, port, peer_as } => {
                 // Of several nodes with the address, the one of that AS; only its port is that of a resource without.
-                let member = |index: &usize| self.cluster.members.get(*index);
+                let remote = cluster.remote(between);
+                let member = |index: &usize| cluster.members.get(*index);
                 let of_that_as = |index: &&usize| member(index).is_some_and(|there| there.as_number == *peer_as);
-                let like = between.remote.iter().find(of_that_as);
+                let like = remote.iter().find(of_that_as);
                 let port = port.or(like.and_then(member).and_then(|there| there.port));
-                let node = like.or(between.remote.first()).copied();
+                let node = like.or(remote.first()).copied();
                 // Calico does not know the cluster ID of a peer that is configured by its address: in our AS, it is a client.
                 let remote = Remote { address: *address, port, peer_as: *peer_as, node, cluster_id: None };
                 self.offer(by, between, Half::Forward, origin, remote);
             }
             RemoteSide::Nodes(selector) => {
-                let mutual = between.remote.binary_search(&self.index).is_ok();
-                for index in &between.remote {
-                    let Some(there) = self.cluster.members.get(*index) else { continue };
+                let mutual = cluster.is_remote(between, self.index);
+                let remote = cluster.remote(between);
+                for index in remote {
+                    let Some(there) = cluster.members.get(*index) else { continue };
                     // Who is on both sides, as we are, speaks with the resource's AS number as we do.
-                    let speaks_as = between.peering.local_as.filter(|_| mutual && between.local.contains(*index));
+                    let speaks_as = between.peering.local_as.filter(|_| mutual && cluster.is_local(between, *index));
                     let peer_as = speaks_as.unwrap_or(there.as_number);
                     self.towards(by, between, Half::Forward, origin, *index, peer_as);
                 }
-                if between.remote.is_empty() && !self.silent {
+                if remote.is_empty() && !self.silent {
                     let (peer, selector) = (between.name.to_owned(), selector.to_string());
                     self.warnings.push(Warning::NoRemote { peer, selector });
                 }
@@ -184,8 +187,9 @@ impl<'a> Planner<'a> {
             let peer_as = between.peering.local_as.unwrap_or(there.as_number);
             planner.towards(by, between, Half::Reverse, Origin::Node, index, peer_as);
         };
-        match &between.local {
-            Side::All => (0..self.cluster.members.len()).for_each(|index| back(self, index)),
+        let cluster = self.cluster;
+        match cluster.local(between) {
+            Side::All => (0..cluster.members.len()).for_each(|index| back(self, index)),
             Side::Some(members) => members.iter().for_each(|index| back(self, *index)),
         }
     }
@@ -294,7 +298,7 @@ impl<'a> Planner<'a> {
             let found = cluster.peerings.iter().enumerate().find(|(_, between)| between.name == workload.peer);
             let Some((by, between)) = found else { continue };
             let RemoteSide::Workloads { peer_as, .. } = &between.peering.remote else { continue };
-            if !between.local.contains(self.index) {
+            if !cluster.is_local(between, self.index) {
                 continue;
             }
             let addresses = [workload.ipv4.map(IpAddr::from), workload.ipv6.map(IpAddr::from)];

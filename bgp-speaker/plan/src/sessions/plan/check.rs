@@ -34,12 +34,14 @@ impl Planner<'_> {
         let cluster = self.cluster;
         for between in &cluster.peerings {
             let RemoteSide::Address { address, peer_as, .. } = &between.peering.remote else { continue };
-            for index in &between.remote {
+            for index in cluster.remote(between) {
                 let Some(there) = cluster.members.get(*index).filter(|there| there.as_number != *peer_as) else {
                     continue;
                 };
                 let concerned = match *index == self.index {
-                    true => !matches!(&between.local, Side::Some(members) if members.iter().all(|at| at == index)),
+                    true => {
+                        !matches!(cluster.local(between), Side::Some(members) if members.iter().all(|at| at == index))
+                    }
                     false => self.answers_as(*index, between, *peer_as) == Some(false),
                 };
                 if concerned && !(*index == self.index && self.speaks_as(*peer_as)) {
@@ -64,7 +66,7 @@ impl Planner<'_> {
     /// `None` if we do not use this BGPPeer.
     fn answers_as(&self, index: usize, between: &Between<'_>, peer_as: u32) -> Option<bool> {
         let session = |entry: &&Entry| entry.session.resource.as_deref() == Some(between.name);
-        self.entries().find(session).filter(|_| between.local.contains(self.index))?;
+        self.entries().find(session).filter(|_| self.cluster.is_local(between, self.index))?;
         let me = self.cluster.members.get(index)?;
         let mut there = Planner {
             cluster: self.cluster,
