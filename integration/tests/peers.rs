@@ -142,7 +142,8 @@ fn restarted(
     subject.kill()?;
     while_kept("they notice", &|| each(false))?;
     subject.start()?;
-    while_kept("their sessions are back", &|| each(true)).with_context(|| subject.words())?;
+    while_kept("their sessions are back", &|| each(true))
+        .with_context(|| peers.iter().fold(subject.words(), |words, peer| words + "\n" + &peer.words()))?;
     while_kept("we have recovered", &|| has_recovered(subject))?;
     for peer in peers {
         for block in blocks {
@@ -207,6 +208,10 @@ fn mesh(daemon: &'static dyn Daemon) -> Result<()> {
     }
     unresolvable(&subject, &mut peer, block(3, four), "203.0.113.9")?;
     unresolvable(&subject, &mut peer, block(3, six), "2001:db8::9")?;
+    if daemon.name() == "FRR" {
+        // As long as FRR keeps routes for a neighbour that restarts it waits to be dialled, and here we may not dial.
+        return Ok(());
+    }
     let blocks = place.addresses.map(|address| block(1, address));
     restarted(&subject, &[&peer], &blocks, &place.addresses.map(|address| (block(2, address), address)))
 }
