@@ -1,7 +1,8 @@
 //! What does the datastore say, as far as BGP cares? A small typed image of it, kept up to date by changes.
 //!
 //! A value that cannot be understood keeps its last good version here; the fault is remembered until a good version
-//! comes. What Calico tolerates is tolerated, and becomes a [`Warning`](crate::sessions::Warning) of the plan.
+//! comes. Of BGPConfiguration `default`, without which a node would do the opposite of what is asked for, counts what can
+//! be understood if there is no good version. What Calico tolerates is tolerated, and becomes a [`Warning`](crate::sessions::Warning) of the plan.
 
 mod last_good;
 mod node;
@@ -54,9 +55,9 @@ pub enum Change {
     },
 }
 
-/// A value of the datastore that BGP does not understand; its last good version stays in force.
+/// A value of the datastore that BGP does not understand; its last good version, if there is one, stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {name}: {reason}; its last good version stays in force until it is corrected")]
+#[error("{kind} {name}: {reason}; its last good version, if there is one, stays in force until it is corrected")]
 pub struct BadInput {
     /// The kind of resource.
     pub kind: Kind,
@@ -109,7 +110,9 @@ impl Inputs {
         match change {
             Change::Put { key, value } => {
                 let id = id(&key);
-                self.put_kept(node, &id, key, value).map_err(|reason| self.fault(node, id, reason))
+                let whole_cluster = id.0 == Kind::BGPConfiguration && id.1 == DEFAULT;
+                let spare = whole_cluster.then(|| value.clone());
+                self.put_kept(node, &id, key, value).map_err(|reason| self.fault(node, id, reason, spare))
             }
             Change::Delete(key) => {
                 let id = id(&key);
@@ -120,7 +123,7 @@ impl Inputs {
                 touched.sessions |= was_fault && id.0 == Kind::BGPFilter;
                 Ok(touched)
             }
-            Change::Fault { kind, name, reason } => Err(self.fault(node, (kind, name), reason)),
+            Change::Fault { kind, name, reason } => Err(self.fault(node, (kind, name), reason, None)),
         }
     }
 
@@ -157,11 +160,18 @@ impl Inputs {
         !self.filters.contains_key(name) && self.faults.contains_key(&(Kind::BGPFilter, name.to_owned()))
     }
 
-    fn fault(&mut self, node: &str, id: Id, reason: String) -> BadInput {
+    /// Remembers a fault. `global` is the faulty version of BGPConfiguration `default`, if it is that.
+    fn fault(&mut self, node: &str, id: Id, reason: String, global: Option<Value>) -> BadInput {
         let mut touched = Touched::default();
         if let Some((key, value)) = self.last_good.take_preloaded(&id) {
             // Of an earlier life, and perhaps of an earlier release that understood more: then there is none.
             touched = self.put_kept(node, &id, key, value).unwrap_or_default();
+        }
+        if let Some(Ok(new)) = global.filter(|_| !self.last_good.has(&id)).map(typed::<BGPConfigurationSpec>) {
+            // Without it the mesh would be on, and without its password: what of it has a meaning counts.
+            let new = understood(new.spec);
+            touched |= touched::by_global(&self.global, &new);
+            self.global = new;
         }
         let first = !self.faults.contains_key(&id);
         if first && id.0 == Kind::BGPFilter {
@@ -304,6 +314,13 @@ fn is_service(kind: Kind) -> bool {
 
 fn typed<S: Spec>(value: Value) -> Result<Resource<S>, String> {
     serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// A BGPConfiguration without the numbers that have no meaning; of lists, who reads them leaves out what has none.
+fn understood(mut spec: BGPConfigurationSpec) -> BGPConfigurationSpec {
+    spec.listen_port = spec.listen_port.filter(|port| *port != 0);
+    spec.as_number = spec.as_number.filter(|number| *number != AsNumber(0));
+    spec
 }
 
 /// A BGPConfiguration of one node without the fields that mean the whole cluster. What only `default` can say has no

@@ -65,6 +65,10 @@ impl LastGood {
         self.preloaded.remove(id)
     }
 
+    pub(super) fn has(&self, id: &Id) -> bool {
+        self.in_force.contains_key(id)
+    }
+
     pub(super) fn forget_preloaded(&mut self) {
         self.preloaded.clear();
     }

@@ -263,6 +263,27 @@ fn what_the_first_snapshot_does_not_have_has_no_earlier_life() {
 }
 
 #[test]
+fn of_the_clusters_configuration_counts_what_is_understood_while_no_version_is_good() {
+    let mut inputs = Inputs::default();
+    let spec = |as_number: u32, community: &str| {
+        let secret = json!({"secretKeyRef": {"name": "s", "key": "k"}});
+        let advertised = json!([{"cidr": "10.0.0.0/8", "communities": [community]}]);
+        named("default", json!({"asNumber": as_number, "nodeMeshPassword": secret, "prefixAdvertisements": advertised}))
+    };
+    let bad = put(&mut inputs, Kind::BGPConfiguration, spec(65001, "1:70000")).unwrap_err();
+    assert!(bad.touched.sessions && inputs.faults.len() == 1);
+    assert_eq!(inputs.global.as_number, Some(AsNumber(65001)));
+    assert!(inputs.global.node_mesh_password.is_some(), "no session of the mesh without its password");
+    put(&mut inputs, Kind::BGPConfiguration, spec(0, "1:7")).unwrap_err();
+    assert_eq!((inputs.global.as_number, inputs.last_good().count()), (None, 0));
+    put(&mut inputs, Kind::BGPConfiguration, spec(65002, "1:7")).unwrap();
+    put(&mut inputs, Kind::BGPConfiguration, spec(65003, "1:70000")).unwrap_err();
+    assert_eq!(inputs.global.as_number, Some(AsNumber(65002)), "the last good version stays");
+    inputs.apply("a", Change::Delete(Key::named(Kind::BGPConfiguration, "default"))).unwrap();
+    assert_eq!(inputs, Inputs::default());
+}
+
+#[test]
 fn a_fault_of_a_kind_with_namespaces_goes_with_its_cause_or_when_nobody_watches() {
     let mut inputs = Inputs::default();
     let service = |address: &str| {

@@ -351,10 +351,9 @@ impl<'a> Planner<'a> {
                 let is_alone = explicit.peek().is_none();
                 // Departs from Calico, where the second session with a peer waits for ever: explicit beats mesh, so
                 // that its password and filters count.
-                let same = |((_, other), entry): &(&(IpAddr, u16), &Box<Entry>)| {
-                    *other == port || entry.session.remote.as_deref() == Some(there.name)
-                };
-                if let Some((_, winner)) = explicit.find(same) {
+                let same =
+                    |other: u16, entry: &Entry| other == port || entry.session.remote.as_deref() == Some(there.name);
+                if let Some((_, winner)) = explicit.find(|((_, port), entry)| same(*port, entry)) {
                     suppressed.entry(winner.by).or_default().push(session_name_of_text(Origin::Mesh, text));
                     continue;
                 }
