@@ -27,6 +27,14 @@ pub enum Error {
         /// What happened, and what to check.
         reason: String,
     },
+    /// The store has no such kind, though it has others: so there are no objects of it, unless there once were.
+    #[error("{store}: {reason}")]
+    NotServed {
+        /// What [`Backend::describe`](crate::Backend::describe) says.
+        store: String,
+        /// What is missing, and what to do.
+        reason: String,
+    },
     /// A file of resources cannot be understood as it is, or is not there.
     #[error("{store}: {reason}")]
     Unreadable {
@@ -72,6 +80,6 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Unreadable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::NotServed { .. } | Self::Unreadable { .. })
     }
 }

@@ -74,7 +74,7 @@ impl Kubernetes {
         }
     }
 
-    fn not_served(&self, kind: Kind) -> String {
+    pub(super) fn not_served(&self, kind: Kind) -> String {
         if kind.is_core() {
             return format!(
                 "it serves no {} of {}; is it a Kubernetes of our time?",

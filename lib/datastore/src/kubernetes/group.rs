@@ -48,6 +48,30 @@ impl ApiGroup {
         }
     }
 
+    /// The other one.
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Classic => Self::Native,
+            Self::Native => Self::Classic,
+        }
+    }
+
+    /// Whether the server has this kind in this group; `None` if it does not have the group.
+    pub(super) async fn has(self, client: &Client, kind: Kind) -> Result<Option<bool>, Failure> {
+        match client.get(&format!("/apis/{}", self.api_version())).await {
+            Ok(kinds) => Ok(Some(self.is_among(kind, &kinds))),
+            Err(Failure::Refused(status)) if status.code == 404 => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether a kind is in the server's list of those of this group.
+    fn is_among(self, kind: Kind, kinds: &Value) -> bool {
+        let kinds = kinds.get("resources").and_then(Value::as_array);
+        let name = |served: &Value| served.get("name").and_then(Value::as_str) == Some(self.plural(kind));
+        kinds.is_some_and(|kinds| kinds.iter().any(name))
+    }
+
     /// The path of all objects of a kind, or of those in a namespace.
     pub(super) fn collection(self, kind: Kind, namespace: Option<&str>) -> String {
         match namespace.filter(|_| kind.namespaced()) {
@@ -71,22 +95,27 @@ pub(super) fn is_segment(text: &str) -> bool {
     !text.is_empty() && text != "." && text != ".." && text.bytes().all(allowed)
 }
 
-/// The group that the cluster uses: the native one only where it is served and the classic one is not.
-///
-/// While a cluster migrates from one to the other both are served; the classic one is then the one that counts.
-pub(super) async fn discover(client: &Client) -> Result<ApiGroup, Failure> {
+/// Which group the cluster uses, and whether the other is there, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Discovered {
+    /// The native one only where it is served and the classic one is not.
+    pub(super) group: ApiGroup,
+    /// While a cluster migrates from one to the other both are served; the classic one is then the one that counts.
+    pub(super) both: bool,
+}
+
+pub(super) async fn discover(client: &Client) -> Result<Discovered, Failure> {
     Ok(choose(&client.get("/apis").await?))
 }
 
-fn choose(groups: &Value) -> ApiGroup {
+fn choose(groups: &Value) -> Discovered {
     let served = |name: &str| {
         let groups = groups.get("groups").and_then(Value::as_array);
         groups.is_some_and(|groups| groups.iter().any(|group| group.get("name").and_then(Value::as_str) == Some(name)))
     };
-    match (served("projectcalico.org"), served("crd.projectcalico.org")) {
-        (true, false) => ApiGroup::Native,
-        _ => ApiGroup::Classic,
-    }
+    let (native, classic) = (served("projectcalico.org"), served("crd.projectcalico.org"));
+    let group = if native && !classic { ApiGroup::Native } else { ApiGroup::Classic };
+    Discovered { group, both: native && classic }
 }
 
 #[cfg(test)]
@@ -100,13 +129,14 @@ mod tests {
         #[track_caller]
         fn check(groups: &[&str], expect: ApiGroup) {
             let list: Vec<_> = groups.iter().map(|name| json!({"name": name})).collect();
-            assert_eq!(choose(&json!({"kind": "APIGroupList", "groups": list})), expect);
+            let found = choose(&json!({"kind": "APIGroupList", "groups": list}));
+            assert_eq!((found.group, found.both), (expect, groups.len() == 2 && groups[0].starts_with("crd.")));
         }
         check(&["apps"], ApiGroup::Classic);
         check(&["apps", "crd.projectcalico.org"], ApiGroup::Classic);
         check(&["crd.projectcalico.org", "projectcalico.org"], ApiGroup::Classic);
         check(&["projectcalico.org", "policy.networking.k8s.io"], ApiGroup::Native);
-        assert_eq!(choose(&json!("garbage")), ApiGroup::Classic);
+        assert_eq!(choose(&json!("garbage")), Discovered { group: ApiGroup::Classic, both: false });
     }
 
     #[test]

@@ -13,42 +13,45 @@ mod error;
 mod group;
 mod limit;
 mod metadata;
+mod migration;
 mod node;
 mod pod;
 mod profile;
 mod views;
 mod watch;
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use calico_api::{Key, Kind};
 use serde_json::Value;
-use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use self::client::{Client, Failure};
 pub use self::group::ApiGroup;
+use self::group::Discovered;
+use self::migration::Migration;
 use crate::config::KubernetesConfig;
 use crate::{Backend, Changes, Entry, Error, Filter, Listing, Result, Revision, value};
 
-/// How often a process looks whether the cluster has moved to the other API group.
-const GROUP_CHECK: Duration = Duration::from_secs(60);
 /// The environment's word for the prefix of pod interfaces; a list of which the first counts.
 const INTERFACE_PREFIX: &str = "FELIX_INTERFACEPREFIX";
 
 /// A Kubernetes API server as a store.
-#[derive(Debug)]
 pub struct Kubernetes {
     client: Arc<Client>,
     server: String,
     group: ApiGroup,
-    /// Whether the group was found by looking, so that it may prove wrong later.
-    discovered: bool,
-    checked: Mutex<Instant>,
+    migration: Arc<Migration>,
     use_pod_cidr: bool,
     interface_prefix: String,
+}
+
+impl fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kubernetes").field("server", &self.server).field("group", &self.group).finish_non_exhaustive()
+    }
 }
 
 impl Kubernetes {
@@ -60,28 +63,30 @@ impl Kubernetes {
     pub async fn connect(config: &KubernetesConfig) -> Result<Self> {
         let (client, server) = connect::client(config).await?;
         let explicit = config.calico_api_group.as_deref().and_then(ApiGroup::from_setting);
-        let group = match explicit {
-            Some(group) => group,
+        let found = match explicit {
+            Some(group) => Discovered { group, both: false },
             None => match group::discover(&client).await {
-                Ok(group) => group,
+                Ok(discovered) => discovered,
                 Err(Failure::Refused(status)) => {
                     warn!(%server, reason = %status.message, "API groups cannot be listed: the classic one is assumed");
-                    ApiGroup::Classic
+                    Discovered { group: ApiGroup::Classic, both: false }
                 }
                 Err(Failure::Unreachable(reason)) => {
-                    return Err(Error::Unavailable { store: format!("kubernetes {server}"), reason });
+                    return Err(Error::Unavailable { store: describe(&server), reason });
                 }
             },
         };
+        let group = found.group;
         info!(%server, group = group.api_version(), explicit = explicit.is_some(), "Kubernetes datastore");
         let prefix = std::env::var(INTERFACE_PREFIX).unwrap_or_default();
         let prefix = prefix.split(',').map(str::trim).find(|prefix| !prefix.is_empty()).unwrap_or("cali").to_owned();
+        let client = Arc::new(client);
+        let migration = Migration::new(client.clone(), describe(&server), found, explicit.is_none());
         Ok(Self {
-            client: Arc::new(client),
+            client,
             server,
             group,
-            discovered: explicit.is_none(),
-            checked: Mutex::new(Instant::now()),
+            migration: Arc::new(migration),
             use_pod_cidr: config.use_pod_cidr,
             interface_prefix: prefix,
         })
@@ -100,28 +105,7 @@ impl Kubernetes {
     /// # Errors
     /// [`Error::Unavailable`] if the group has changed. That the server cannot be asked is no error here.
     pub async fn check_group(&self) -> Result<()> {
-        if !self.discovered {
-            return Ok(());
-        }
-        *self.checked.lock().expect("nobody panics while holding it") = Instant::now();
-        match group::discover(&self.client).await {
-            Ok(group) if group != self.group => Err(self.unavailable(format!(
-                "Calico's resources are in {} now, and this process began with {}; restart it",
-                group.api_version(),
-                self.group.api_version()
-            ))),
-            Ok(_) => Ok(()),
-            Err(failure) => {
-                debug!(?failure, "API groups not checked");
-                Ok(())
-            }
-        }
-    }
-
-    /// As [`Self::check_group`], if that was long ago.
-    async fn check_group_sometimes(&self) -> Result<()> {
-        let due = self.checked.lock().expect("nobody panics while holding it").elapsed() >= GROUP_CHECK;
-        if due { self.check_group().await } else { Ok(()) }
+        self.migration.check().await
     }
 
     fn unavailable(&self, reason: String) -> Error {
@@ -143,7 +127,7 @@ impl Kubernetes {
 #[async_trait]
 impl Backend for Kubernetes {
     fn describe(&self) -> String {
-        format!("kubernetes {}", self.server)
+        describe(&self.server)
     }
 
     fn cluster_type(&self) -> &'static str {
@@ -165,7 +149,7 @@ impl Backend for Kubernetes {
         self.check_kind("list", kind)?;
         filter.check(kind, "list")?;
         if !kind.is_core() {
-            self.check_group_sometimes().await?;
+            self.migration.check_sometimes().await?;
         }
         self.list_any(kind, filter).await
     }
@@ -225,10 +209,14 @@ impl Backend for Kubernetes {
         self.check_kind("watch", kind)?;
         filter.check(kind, "watch")?;
         if !kind.is_core() {
-            self.check_group_sometimes().await?;
+            self.migration.check_sometimes().await?;
         }
         self.watch_any(kind, filter, from).await
     }
+}
+
+fn describe(server: &str) -> String {
+    format!("kubernetes {server}")
 }
 
 fn not_supported(operation: &'static str, kind: Kind, reason: &str) -> Error {

@@ -188,10 +188,13 @@ impl Kubernetes {
 
     /// What a failed list or watch means. That a kind is not served may be because the cluster changed its API group.
     async fn list_failure(&self, kind: Kind, from: Option<&Revision>, failure: Failure) -> Error {
-        if matches!(&failure, Failure::Refused(status) if status.code == 404)
-            && let Err(changed) = self.check_group().await
-        {
-            return changed;
+        if matches!(&failure, Failure::Refused(status) if status.code == 404) {
+            if let Err(changed) = self.migration.check().await {
+                return changed;
+            }
+            if self.migration.lacks(kind).await {
+                return Error::NotServed { store: crate::Backend::describe(self), reason: self.not_served(kind) };
+            }
         }
         self.failed_list(kind, from, failure)
     }
@@ -238,7 +241,17 @@ impl Kubernetes {
             };
             stream::iter(changes)
         });
-        Ok(changes.boxed())
+        let migration = self.migration.clone();
+        let checked = changes.then(move |change| {
+            let migration = migration.clone();
+            async move {
+                if let Ok(Change::Delete { key, .. }) = &change {
+                    migration.check_deletion(key).await?;
+                }
+                change
+            }
+        });
+        Ok(checked.boxed())
     }
 }
 

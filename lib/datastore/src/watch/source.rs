@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use calico_api::Kind;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use tracing::{info, warn};
 
 use super::Update;
 use super::backoff::{Backoff, random};
@@ -15,6 +16,9 @@ use crate::{Backend, Changes, Error, Filter};
 
 /// A watch that lasted so long was a good one.
 const LASTING: Duration = Duration::from_secs(5);
+
+/// After how long a kind that the store does not have is looked for again.
+const ABSENT: Duration = Duration::from_secs(30);
 
 /// What a source says.
 #[derive(Debug, PartialEq)]
@@ -36,6 +40,10 @@ pub(super) struct Source {
     filter: Filter,
     snapshot: Snapshot,
     synced: bool,
+    /// Whether there was ever a listing.
+    listed: bool,
+    /// Whether the store does not have this kind, and never had as far as is known: then there is nothing of it.
+    absent: bool,
     failing: bool,
     changes: Option<(Changes, Instant)>,
     backoff: Backoff,
@@ -55,6 +63,8 @@ impl Source {
             filter,
             snapshot: Snapshot::default(),
             synced: false,
+            listed: false,
+            absent: false,
             failing: false,
             changes: None,
             backoff: Backoff::default(),
@@ -102,6 +112,10 @@ impl Source {
             Some(at) => at.clone(),
             None => {
                 let listing = self.backend.list(self.kind, &self.filter).await?;
+                if std::mem::take(&mut self.absent) {
+                    info!(kind = %self.kind, "the store has this kind now");
+                }
+                self.listed = true;
                 let at = listing.revision.clone();
                 self.ready.extend(self.snapshot.list(listing).into_iter().map(Event::Update));
                 if !std::mem::replace(&mut self.synced, true) {
@@ -126,8 +140,26 @@ impl Source {
         self.wait = Some(self.backoff.next(random()));
     }
 
+    /// Goes on without a kind that the store does not have: that is the same as having none of it. But what was once
+    /// there is not gone with its kind: then something is wrong with the store.
+    fn do_without(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.absent, true) {
+            warn!(kind = %self.kind, reason, "the store does not have this kind: going on as if there were none of it");
+        }
+        if !std::mem::replace(&mut self.synced, true) {
+            self.ready.push_back(Event::Synced);
+        }
+        if std::mem::take(&mut self.failing) {
+            self.ready.push_back(Event::Well);
+        }
+        self.wait = Some(ABSENT - ABSENT / 4 * u32::try_from(random() % 1000).unwrap_or_default() / 1000);
+    }
+
     fn fail(&mut self, error: &Error) {
         self.close();
+        if let (Error::NotServed { reason, .. }, false) = (error, self.listed) {
+            return self.do_without(reason);
+        }
         if matches!(error, Error::Compacted(_)) {
             self.snapshot.lose();
         } else {
