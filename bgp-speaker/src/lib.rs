@@ -3,7 +3,7 @@
 //! What follows from the resources is [`bgp_plan`]'s, the protocol [`bgp_proto`]'s. Pure, too, and here: [`router_id`], [`fib`]
 //! (what becomes of a learned prefix), [`bird`] and [`words`] (what people read). The shell around them: [`speaker`] (the one task that owns sessions and RIB),
 //! [`transport`] (TCP), [`kernel`] (netlink, in a thread of its own; [`bystander`] where it has no part), [`watched`] and
-//! [`endpoints`] (datastore and felix's files), [`sockets`] and [`node_status`] (status), [`last_good`], [`metrics`].
+//! [`endpoints`] (datastore and felix's files), [`secrets`] (passwords), [`sockets`] and [`node_status`] (status), [`last_good`], [`metrics`].
 
 pub mod bird;
 pub mod bystander;
@@ -17,6 +17,7 @@ pub mod options;
 pub mod peer;
 pub mod router_id;
 pub mod routing;
+pub mod secrets;
 pub mod sockets;
 pub mod speaker;
 pub mod status;

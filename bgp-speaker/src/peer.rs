@@ -19,6 +19,9 @@ use crate::words;
 /// The first dial comes so soon after a session is made: time enough for a peer that starts along with us to listen.
 const CONNECT_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
 
+/// How long faulty attributes of a peer are not complained of again.
+const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// How it is about a session's password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
@@ -70,6 +73,8 @@ pub struct Peer {
     state: State,
     /// The error that was logged last, so that retries do not repeat it.
     logged: Option<String>,
+    /// When its faulty attributes were last complained of.
+    complained: Option<Instant>,
 }
 
 /// The facts of a process that all its sessions share.
@@ -110,6 +115,7 @@ impl Peer {
             tally,
             state,
             logged: None,
+            complained: None,
         }
     }
 
@@ -203,6 +209,15 @@ impl Peer {
             self.logged = Some(error.to_owned());
         }
         news
+    }
+
+    /// Whether a faulty attribute is to be complained of: once in a while, for who sends one sends many.
+    pub fn may_complain(&mut self, now: Instant) -> bool {
+        let may = self.complained.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT);
+        if may {
+            self.complained = Some(now);
+        }
+        may
     }
 
     /// The FSM's word as BIRD shows it.

@@ -23,7 +23,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bgp_plan::inputs::{Inputs, Touched};
-use bgp_plan::passwords::Secret;
 use bgp_plan::policies::{PolicyBook, Settings};
 use bgp_plan::sessions::Plan;
 use bgp_proto::{ConnectionId, Families, RouterId, StopReason};
@@ -39,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::peer::{Identity, Peer};
 use crate::router_id::RouterIdChoice;
 use crate::routing::Routing;
+use crate::secrets::Secrets;
 use crate::sockets::Query;
 use crate::status::Tally;
 use crate::transport::{self, DialId};
@@ -107,13 +107,14 @@ pub struct Speaker {
     /// What changed while the datastore was not in sync, or since the consequences were drawn.
     touched: Touched,
     datastore: Datastore,
-    secrets: BTreeMap<String, Secret>,
+    secrets: Secrets,
     book: PolicyBook,
     plan: Plan,
     /// Sessions are numbered as densely as may be: the RIB's tables are indexed by these numbers.
     peers: BTreeMap<u32, Peer>,
     by_name: BTreeMap<String, u32>,
-    by_address: HashMap<IpAddr, u32>,
+    /// All sessions with an address: they have different ports.
+    by_address: HashMap<IpAddr, BTreeSet<u32>>,
     owners: HashMap<ConnectionId, u32>,
     dials: HashMap<DialId, u32>,
     deadlines: BTreeSet<(Instant, u32)>,
@@ -179,7 +180,7 @@ pub async fn run(parts: Parts, stop: impl Future<Output = &'static str>) -> anyh
         inputs: Inputs::default(),
         touched: Touched::default(),
         datastore: Datastore::default(),
-        secrets: BTreeMap::new(),
+        secrets: Secrets::default(),
         book: PolicyBook::default(),
         plan: Plan::default(),
         peers: BTreeMap::new(),

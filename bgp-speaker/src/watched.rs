@@ -7,9 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bgp_plan::inputs::Change;
-use bgp_plan::passwords::{Password, Secret};
 use bgp_plan::workloads::LocalWorkload;
-use calico_api::{Key, Kind, Resource, SecretSpec};
+use calico_api::{Key, Kind};
 use calico_datastore::watch::{Update, watch};
 use calico_datastore::{Filter, Store};
 use tokio::sync::mpsc;
@@ -19,6 +18,7 @@ use crate::endpoints;
 
 /// How many news may wait for the speaker; more stay with their sources.
 const CAPACITY: usize = 256;
+
 /// What was heard.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
@@ -26,8 +26,8 @@ pub enum Heard {
     Main(Update),
     /// The watch of Services and EndpointSlices; the number is that of [`Sources::want_services`].
     Services(u64, Update),
-    /// The Secret of this name.
-    Secret(String, Update),
+    /// The Secret of this name; the number is that of its watch, as [`Sources::is_present`] knows it.
+    Secret(String, u64, Update),
     /// All local workloads that are peers.
     Workloads(BTreeMap<String, LocalWorkload>),
     /// The main watch has ended.
@@ -41,9 +41,10 @@ pub struct Sources {
     core: Store,
     namespace: String,
     out: mpsc::Sender<Heard>,
-    services: Option<JoinHandle<()>>,
+    services: Option<(u64, JoinHandle<()>)>,
+    /// The number of the last watch that was begun.
     generation: u64,
-    secrets: BTreeMap<String, JoinHandle<()>>,
+    secrets: BTreeMap<String, (u64, JoinHandle<()>)>,
 }
 
 /// What the speaker of `node` watches all the time.
@@ -101,33 +102,38 @@ impl Sources {
     }
 
     /// Watches Services and EndpointSlices from now on, or no longer; says whether that is new. What an earlier watch
-    /// has still to say has an earlier number than [`Self::generation`].
+    /// has still to say has an earlier number, of which [`Self::is_services`] knows nothing.
     pub fn want_services(&mut self, wanted: bool) -> bool {
         if self.services.is_some() == wanted {
             return false;
         }
-        self.generation += 1;
-        if let Some(task) = self.services.take() {
+        if let Some((_, task)) = self.services.take() {
             task.abort();
         }
         if wanted {
-            let generation = self.generation;
+            self.generation += 1;
+            let number = self.generation;
             let kinds = vec![(Kind::Service, Filter::All), (Kind::EndpointSlice, Filter::All)];
-            self.services = Some(self.follow(kinds, move |update| Heard::Services(generation, update)));
+            self.services = Some((number, self.follow(kinds, move |update| Heard::Services(number, update))));
         }
         true
     }
 
-    /// The number of the present watch of Services.
-    pub fn generation(&self) -> u64 {
-        self.generation
+    /// Whether this is the number of the present watch of Services.
+    pub fn is_services(&self, number: u64) -> bool {
+        self.services.as_ref().is_some_and(|(present, _)| *present == number)
+    }
+
+    /// Whether this is the number of the present watch of this Secret.
+    pub fn is_present(&self, secret: &str, number: u64) -> bool {
+        self.secrets.get(secret).is_some_and(|(present, _)| *present == number)
     }
 
     /// Watches exactly these Secrets; returns those that are no longer watched.
     pub fn want_secrets(&mut self, wanted: &BTreeSet<String>) -> Vec<String> {
         let gone: Vec<String> = self.secrets.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
         for name in &gone {
-            if let Some(task) = self.secrets.remove(name) {
+            if let Some((_, task)) = self.secrets.remove(name) {
                 task.abort();
             }
         }
@@ -135,10 +141,11 @@ impl Sources {
             if !self.secrets.contains_key(name) {
                 // By name, so that a role with `resourceNames` is enough.
                 let filter = Filter::Named { namespace: Some(self.namespace.clone()), name: name.clone() };
-                let secret = name.clone();
-                let task =
-                    self.follow(vec![(Kind::Secret, filter)], move |update| Heard::Secret(secret.clone(), update));
-                self.secrets.insert(name.clone(), task);
+                self.generation += 1;
+                let (secret, number) = (name.clone(), self.generation);
+                let heard = move |update| Heard::Secret(secret.clone(), number, update);
+                let task = self.follow(vec![(Kind::Secret, filter)], heard);
+                self.secrets.insert(name.clone(), (number, task));
             }
         }
         gone
@@ -171,67 +178,5 @@ pub fn change(update: Update) -> Option<Change> {
             Some(Change::Fault { kind: fault.kind, name, reason: fault.reason })
         }
         Update::InSync | Update::Trouble(_) => None,
-    }
-}
-
-/// What is known of a Secret after an update; `None` if that is what was known before.
-pub fn secret(known: &Secret, update: Update) -> Option<Secret> {
-    let has_value = matches!(known, Secret::Known(_));
-    let now = match update {
-        Update::Put(entry) => match serde_json::from_value::<Resource<SecretSpec>>(entry.value) {
-            Ok(secret) => keys(&secret.spec),
-            Err(error) => Secret::Unreadable(error.to_string()),
-        },
-        Update::Delete(_) => Secret::Missing,
-        // The snapshot is complete, and it was not in it.
-        Update::InSync if *known == Secret::Awaited => Secret::Missing,
-        // As with everything, the last good version stays.
-        Update::Fault(_) | Update::Trouble(Some(_)) if has_value => return None,
-        Update::Fault(fault) => Secret::Unreadable(fault.reason),
-        Update::Trouble(Some(reason)) => Secret::Unreadable(reason),
-        Update::InSync | Update::Trouble(None) => return None,
-    };
-    (now != *known).then_some(now)
-}
-
-fn keys(spec: &SecretSpec) -> Secret {
-    let mut known = BTreeMap::new();
-    for key in spec.data.keys().chain(spec.string_data.keys()) {
-        match spec.value(key) {
-            Ok(Some(octets)) => drop(known.insert(key.clone(), Password::from(octets))),
-            Ok(None) => {}
-            Err(error) => return Secret::Unreadable(error.to_string()),
-        }
-    }
-    Secret::Known(known)
-}
-
-#[cfg(test)]
-mod tests {
-    use calico_datastore::{Entry, Revision};
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_secret_is_missing_only_when_the_snapshot_says_so_and_its_last_good_value_stays() {
-        let put = |data: serde_json::Value| {
-            let value = json!({"metadata": {"name": "bgp", "namespace": "kube-system"}, "data": data});
-            let key = Key::of_value(Kind::Secret, &value).unwrap();
-            Update::Put(Entry { key, value, revision: Revision("1".to_owned()) })
-        };
-        let awaited = Secret::Awaited;
-        assert_eq!(secret(&awaited, Update::InSync), Some(Secret::Missing));
-        let forbidden = secret(&awaited, Update::Trouble(Some("forbidden".to_owned()))).unwrap();
-        assert_eq!(forbidden, Secret::Unreadable("forbidden".to_owned()));
-        let known = secret(&forbidden, put(json!({"rr": "c2VzYW1l"}))).unwrap();
-        let Secret::Known(keys) = &known else { panic!("{known:?}") };
-        assert_eq!(keys["rr"].octets(), b"sesame");
-        assert_eq!(secret(&known, Update::InSync), None);
-        assert_eq!(secret(&known, Update::Trouble(Some("away".to_owned()))), None);
-        assert!(matches!(secret(&known, put(json!({"rr": "*"}))), Some(Secret::Unreadable(_))));
-        let key =
-            Key::of_value(Kind::Secret, &json!({"metadata": {"name": "bgp", "namespace": "kube-system"}})).unwrap();
-        assert_eq!(secret(&known, Update::Delete(key)), Some(Secret::Missing));
     }
 }

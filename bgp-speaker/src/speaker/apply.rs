@@ -1,7 +1,7 @@
 //! How does the speaker get from the old plan to the new one?
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bgp_plan::passwords::{self, NoPassword};
@@ -78,7 +78,7 @@ impl Speaker {
     fn key_of(&self, config: &SessionConfig) -> Key {
         match &config.password {
             None => Key::None,
-            Some(password) => match passwords::resolve(password, self.sources.namespace(), &self.secrets) {
+            Some(password) => match passwords::resolve(password, self.sources.namespace(), self.secrets.known()) {
                 Ok(password) => Key::Set(password),
                 Err(reason) => Key::Missing(reason),
             },
@@ -137,7 +137,7 @@ impl Speaker {
         self.reconfigured = clock;
         info!(session = config.name, peer = %config.peer, asn = config.peer_as, passive = config.passive, "session added");
         self.by_name.insert(config.name.clone(), id);
-        self.by_address.entry(config.peer.ip()).or_insert(id);
+        self.by_address.entry(config.peer.ip()).or_default().insert(id);
         let key = self.key_of(&config);
         let tally = self.tallies.remove(&config.name).unwrap_or_default();
         let peer = Peer::new(config, identity, key, tally, now, clock);
@@ -171,12 +171,10 @@ impl Speaker {
         }
         self.by_name.remove(&peer.config.name);
         let address = peer.config.peer.ip();
-        if self.by_address.get(&address) == Some(&id) {
-            self.by_address.remove(&address);
-            // Another session with the same address, but another port, takes what comes from it now.
-            let other = self.peers.iter().find(|(_, other)| other.config.peer.ip() == address);
-            if let Some((other, _)) = other {
-                self.by_address.insert(address, *other);
+        if let Some(ids) = self.by_address.get_mut(&address) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_address.remove(&address);
             }
         }
         self.metrics.forget(&peer.config.name, address);
@@ -233,20 +231,18 @@ impl Speaker {
         }
     }
 
+    /// The session that connections from this address are for. Of several, which differ by the port that we dial, it is
+    /// one that does not dial, if there is such: the others come up without. One without its password has none.
+    pub(super) fn acceptor(&self, address: IpAddr) -> Option<u32> {
+        let peers = self.by_address.get(&address)?.iter().filter_map(|id| Some((*id, self.peers.get(id)?)));
+        let able = peers.filter(|(_, peer)| peer.refused().is_none());
+        able.min_by_key(|(id, peer)| (!peer.config.passive, *id)).map(|(id, _)| id)
+    }
+
     /// The keys of all peers that may connect. One whose password is not known is left out, and is not answered.
     fn keys(&self) -> Keys {
-        let mut keys = Keys::new();
-        for peer in self.peers.values() {
-            let key = match &peer.key {
-                Key::None => None,
-                Key::Set(_) => peer.md5_key(),
-                Key::Missing(_) => continue,
-            };
-            // Two sessions with one address share what the kernel knows by address: the key, if either has one.
-            let place = keys.entry(peer.config.peer.ip()).or_insert(None);
-            *place = place.take().or(key);
-        }
-        keys
+        let acceptor = |address: &IpAddr| self.peers.get(&self.acceptor(*address)?);
+        self.by_address.keys().filter_map(|address| Some((*address, acceptor(address)?.md5_key()))).collect()
     }
 
     /// Which listeners could not be had.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bgp_plan::inputs::{Change, Touched};
-use bgp_plan::passwords::{Secret, secret_name};
+use bgp_plan::passwords::secret_name;
 use bgp_plan::policies::Settings;
 use bgp_plan::services::{ServiceSettings, Services};
 use calico_datastore::watch::Update;
@@ -22,18 +22,14 @@ impl Speaker {
         for heard in changes {
             match heard {
                 Heard::Main(update) => self.hear_main(update),
-                Heard::Services(generation, update) if generation == self.sources.generation() => {
-                    self.hear_services(update);
-                }
-                Heard::Services(..) => {} // of a watch that was given up
-                Heard::Secret(name, update) => {
-                    let known = self.secrets.entry(name.clone()).or_insert(Secret::Awaited);
-                    if let Some(now) = watched::secret(known, update) {
+                Heard::Services(number, update) if self.sources.is_services(number) => self.hear_services(update),
+                Heard::Secret(name, number, update) if self.sources.is_present(&name, number) => {
+                    if self.secrets.hear(&name, update) {
                         debug!(secret = name, "Secret is another");
-                        *known = now;
                         self.touched.sessions = true;
                     }
                 }
+                Heard::Services(..) | Heard::Secret(..) => {} // of a watch that was given up
                 Heard::Workloads(workloads) => {
                     if self.inputs.local_workloads != workloads {
                         info!(peers = workloads.len(), "local workloads that are peers");
@@ -159,7 +155,7 @@ impl Speaker {
         let passwords = self.plan.sessions.iter().filter_map(|session| session.password.as_ref());
         let names = passwords.filter_map(secret_name).map(str::to_owned).collect();
         for name in self.sources.want_secrets(&names) {
-            self.secrets.remove(&name);
+            self.secrets.forget(&name);
         }
     }
 

@@ -48,43 +48,54 @@ impl Speaker {
 
     fn accepted(&mut self, incoming: Incoming) {
         let address = incoming.peer().ip().to_canonical();
-        let Some(id) = self.by_address.get(&address).copied() else {
+        if !self.by_address.contains_key(&address) {
             self.metrics.refused("unknown");
-            self.stranger(address);
+            if self.is_news_of(address) {
+                warn!(peer = %address, "connection from an address that no Node or BGPPeer has; closed");
+            } else {
+                debug!(peer = %address, "connection from an unknown address; closed");
+            }
             return;
-        };
-        let Some(peer) = self.peers.get(&id).filter(|peer| peer.started) else {
+        }
+        let acceptor = self.acceptor(address);
+        let found = acceptor.and_then(|id| Some((id, self.peers.get(&id).filter(|peer| peer.started)?)));
+        let Some((id, peer)) = found else {
             self.metrics.refused("not started");
+            debug!(peer = %address, "connection for a session that is not started; closed");
             return;
         };
+        let session = peer.config.name.clone();
         match incoming.admit(peer.packets(), peer.md5_key().as_ref()) {
             Ok(stream) => self.connected(id, stream, Direction::Incoming),
             Err(NotAdmitted::Unsigned) => {
                 self.metrics.refused("unsigned");
-                warn!(session = peer.config.name, peer = %address, "connection without the session's password; closed");
+                if self.is_news_of(address) {
+                    warn!(session, peer = %address, "connection without the session's password; closed");
+                }
             }
             Err(NotAdmitted::Key(error)) => {
                 self.metrics.refused("key");
-                warn!(session = peer.config.name, peer = %address, %error, "connection cannot be signed; closed");
+                if self.is_news_of(address) {
+                    warn!(session, peer = %address, %error, "connection cannot be signed; closed");
+                }
             }
-            Err(error @ NotAdmitted::Socket(_)) => {
-                debug!(session = peer.config.name, %error, "accepted connection is gone already");
-            }
+            Err(error @ NotAdmitted::Socket(_)) => debug!(session, %error, "accepted connection is gone already"),
         }
     }
 
-    fn stranger(&mut self, address: IpAddr) {
+    /// Whether nothing was said for a while of connections from this address that are not used: whoever tries again and
+    /// again, from however many addresses, does not fill the log.
+    fn is_news_of(&mut self, address: IpAddr) -> bool {
         let now = Instant::now();
         if self.strangers.len() >= STRANGERS {
             self.strangers.retain(|_, last| now.saturating_duration_since(*last) < STRANGER);
         }
         let known = self.strangers.get(&address).is_some_and(|last| now.saturating_duration_since(*last) < STRANGER);
-        if !known && self.strangers.len() < STRANGERS {
+        let news = !known && self.strangers.len() < STRANGERS;
+        if news {
             self.strangers.insert(address, now);
-            warn!(peer = %address, "connection from an address that no Node or BGPPeer has; closed");
-        } else {
-            debug!(peer = %address, "connection from an unknown address; closed");
         }
+        news
     }
 
     fn connected(&mut self, id: u32, stream: TcpStream, direction: Direction) {
@@ -95,6 +106,10 @@ impl Speaker {
         let started = Connection::start(connection, stream, address, self.events.clone());
         match started {
             Ok(started) => {
+                // What is configured may have changed while it was dialled.
+                if let Err(error) = started.set_packets(peer.packets()) {
+                    warn!(session = peer.config.name, %error, "packets of a new connection are not as configured");
+                }
                 let local = started.local.ip();
                 peer.connections.insert(connection, started);
                 self.owners.insert(connection, id);
@@ -164,7 +179,12 @@ impl Speaker {
             Action::Update(update) => self.routing.update(id, &update),
             Action::Faults(faults) => {
                 for fault in &faults {
-                    warn!(session = peer.config.name, %fault, "faulty path attribute (RFC 7606)");
+                    if peer.may_complain(Instant::now()) {
+                        let peer_address = peer.config.peer;
+                        warn!(session = peer.config.name, peer = %peer_address, %fault, "faulty path attribute (RFC 7606)");
+                    } else {
+                        debug!(session = peer.config.name, %fault, "faulty path attribute (RFC 7606)");
+                    }
                 }
             }
             Action::EndOfRib(family) => {
