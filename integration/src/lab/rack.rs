@@ -111,7 +111,7 @@ pub struct Racks<'net> {
 }
 
 /// A router's table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouterTable {
     /// The router.
     pub name: String,

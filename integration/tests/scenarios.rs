@@ -1,0 +1,46 @@
+//! The lab's scenarios beyond the main job, with every program real: they end as a person would want to see them end.
+
+use anyhow::{Result, ensure};
+use integration::lab::{Lab, Options, Progress, Racks, reflectors};
+use integration::{Net, StoreKind};
+
+fn mesh_becomes_reflectors(store: StoreKind) -> Result<()> {
+    let net = Net::new(store)?;
+    let options = Options { nodes: 6, pods: 1, store };
+    let nodes = Lab::nodes(&net, options, &mut Progress::quiet())?;
+    let lab = Lab::start(&nodes, options, &mut Progress::quiet())?;
+    let report = reflectors(&nodes, &lab, &mut Progress::quiet())?;
+    ensure!(report.good(), "{report}");
+    let of = |reflector: bool| report.nodes.iter().filter(move |node| node.reflector == reflector);
+    ensure!(of(true).all(|node| node.sessions.len() == 5) && of(true).count() == 2, "{report}");
+    ensure!(of(false).all(|node| node.sessions.len() == 2) && of(false).count() == 4, "{report}");
+    ensure!(report.pings.pings.len() == 30, "{report}");
+    Ok(())
+}
+
+#[test]
+fn a_running_mesh_becomes_two_reflectors_on_sqlite() -> Result<()> {
+    mesh_becomes_reflectors(StoreKind::Sqlite)
+}
+
+#[test]
+fn a_running_mesh_becomes_two_reflectors_on_etcd() -> Result<()> {
+    mesh_becomes_reflectors(StoreKind::Etcd)
+}
+
+#[test]
+fn a_running_mesh_becomes_two_reflectors_on_kubernetes() -> Result<()> {
+    mesh_becomes_reflectors(StoreKind::Kubernetes)
+}
+
+#[test]
+fn the_racks_routers_hold_exactly_what_the_resources_say() -> Result<()> {
+    let net = Net::new(StoreKind::Sqlite)?;
+    let racks = Racks::new(&net, 2, &mut Progress::quiet())?;
+    let (report, _pods) = racks.play(1, &mut Progress::quiet())?;
+    ensure!(report.good(), "{report}");
+    ensure!(report.before.len() == 2 && report.after.len() == 2, "both routers were asked, twice: {report}");
+    ensure!(report.before != report.after, "the Service's address moved: {report}");
+    ensure!(report.pings.pings.len() == 12, "{report}");
+    Ok(())
+}
