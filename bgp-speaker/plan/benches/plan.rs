@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use bgp_plan::inputs::{Change, Inputs};
-use bgp_plan::sessions::{self, Cluster};
+use bgp_plan::policies::{PolicyBook, Settings, Surroundings};
+use bgp_plan::sessions::{self, Cluster, Origin, SessionConfig};
 use bgp_plan::topology;
 use calico_api::{Key, Kind};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -48,6 +49,63 @@ fn reflected(count: usize, reflectors: usize) -> Inputs {
     inputs
 }
 
+/// Nodes in racks, each with a router of its own.
+fn racks(count: usize, racks: usize) -> Inputs {
+    let mut inputs = Inputs::default();
+    for index in 0..count {
+        let mut node = node(index, false);
+        node["metadata"]["labels"]["rack"] = json!(format!("r{}", index % racks));
+        put(&mut inputs, Kind::Node, node);
+    }
+    for rack in 0..racks {
+        let router = format!("10.200.{}.{}", rack / 250, rack % 250 + 1);
+        let spec = json!({"nodeSelector": format!("rack == 'r{rack}'"), "peerIP": router, "asNumber": 65000});
+        put(&mut inputs, Kind::BGPPeer, json!({"metadata": {"name": format!("tor-{rack}")}, "spec": spec}));
+    }
+    inputs
+}
+
+/// A Service of traffic policy Local.
+fn service(index: usize) -> Value {
+    let (cluster, external) = (format!("10.96.{}.{}", index / 250, index % 250), format!("203.0.{}.7", index % 250));
+    let spec = json!({
+        "type": "LoadBalancer", "externalTrafficPolicy": "Local", "ipFamilies": ["IPv4"], "clusterIP": cluster,
+        "clusterIPs": [cluster], "externalIPs": [external],
+    });
+    json!({"metadata": {"namespace": "shop", "name": format!("s{index}")}, "spec": spec})
+}
+
+/// Its EndpointSlice, with one endpoint on `n0`.
+fn slice(index: usize, ready: bool) -> Value {
+    let labels = json!({"kubernetes.io/service-name": format!("s{index}")});
+    let endpoint = json!({"addresses": ["10.244.0.7"], "nodeName": "n0", "conditions": {"ready": ready}});
+    let metadata = json!({"namespace": "shop", "name": format!("s{index}-x"), "labels": labels});
+    json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [endpoint]})
+}
+
+/// Of many services one has an endpoint on the node or loses it: routes and policies follow.
+fn one_endpoint(bench: &mut Criterion) {
+    let mut inputs = Inputs::default();
+    let entries: Vec<_> = (0..250).map(|index| json!({"cidr": format!("203.0.{index}.7/32")})).collect();
+    let spec = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}], "serviceExternalIPs": entries});
+    put(&mut inputs, Kind::BGPConfiguration, json!({"metadata": {"name": "default"}, "spec": spec}));
+    for index in 0..10_000 {
+        put(&mut inputs, Kind::Service, service(index));
+        put(&mut inputs, Kind::EndpointSlice, slice(index, true));
+    }
+    let (settings, mut book, mut ready) = (Settings::default(), PolicyBook::default(), true);
+    let session = SessionConfig::new(Origin::Mesh, "10.0.0.2:179".parse().expect("it is an address"), 64512, 64512);
+    let _held = book.export(&session);
+    bench.bench_function("10000 services: one endpoint changes, routes and policies follow", |bencher| {
+        bencher.iter(|| {
+            ready = !ready;
+            put(&mut inputs, Kind::EndpointSlice, slice(7, ready));
+            let surroundings = Surroundings::refresh(&mut inputs, "n0", &settings);
+            book.set(surroundings, &inputs.filters)
+        });
+    });
+}
+
 fn plans(inputs: &Inputs) -> usize {
     Cluster::new(inputs).plans().map(|(_, plan)| black_box(plan).sessions.len()).sum()
 }
@@ -86,6 +144,12 @@ fn all(bench: &mut Criterion) {
     bench.bench_function("5000 nodes with 5 reflectors: the plan of a reflector", |bencher| {
         bencher.iter(|| sessions::plan(black_box(&reflected_5000), "n1"));
     });
+
+    let racks_5000 = racks(5000, 500);
+    bench.bench_function("5000 nodes and a BGPPeer for each of 500 racks: the plan of one", |bencher| {
+        bencher.iter(|| sessions::plan(black_box(&racks_5000), "n2500"));
+    });
+    one_endpoint(bench);
 
     for (name, inputs) in [
         ("500 nodes in a mesh: who reaches whom", mesh(500)),
