@@ -34,18 +34,22 @@ fn here(form: StatusForm) -> Result<ExitCode> {
         output::print("Need super user privileges: Operation not permitted\n")?;
         return Ok(ExitCode::FAILURE);
     }
-    if !agent_runs() {
+    let agent = agent_runs();
+    let (v4, v6) = (peers("bird.ctl"), peers("bird6.ctl"));
+    if !agent && v4.is_err() && v6.is_err() {
         bail!("Calico process is not running.");
     }
-    let (v4, v6) = (peers("bird.ctl"), peers("bird6.ctl"));
+    // A speaker that runs alone, as a route reflector does, has sessions worth showing; that the agent is not there is
+    // told all the same, and by the exit code too.
+    let not = if agent { "" } else { "not " };
     output::print(&match form {
-        StatusForm::Ps => format!("Calico process is running.\n{}\n", families::text(&v4, &v6)),
+        StatusForm::Ps => format!("Calico process is {not}running.\n{}\n", families::text(&v4, &v6)),
         StatusForm::Json => {
-            to_json(&json!({"agent": {"running": true}, "ipv4": families::json(&v4), "ipv6": families::json(&v6)}))
+            to_json(&json!({"agent": {"running": agent}, "ipv4": families::json(&v4), "ipv6": families::json(&v6)}))
                 + "\n"
         }
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if agent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn is_root() -> io::Result<bool> {
