@@ -331,6 +331,7 @@ impl<'a> Planner<'a> {
             self.warnings.push(Warning::BadDuration { field, text });
             RESTART_TIME
         });
+        let explicit: BTreeSet<IpAddr> = self.table.keys().map(|(address, _)| *address).collect();
         let mut suppressed: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for (index, there) in self.cluster.members.iter().enumerate() {
             if index == self.index || there.facts.cluster_id.is_some() {
@@ -347,14 +348,11 @@ impl<'a> Planner<'a> {
                     continue;
                 }
                 let port = there.port.unwrap_or(BGPConfigurationSpec::DEFAULT_PORT);
-                let mut explicit = self.table.range((*address, 0)..=(*address, u16::MAX)).peekable();
-                let is_alone = explicit.peek().is_none();
+                let is_alone = !explicit.contains(address);
                 // Departs from Calico, where the second session with a peer waits for ever: explicit beats mesh, so
                 // that its password and filters count.
-                let same =
-                    |other: u16, entry: &Entry| other == port || entry.session.remote.as_deref() == Some(there.name);
-                if let Some((_, winner)) = explicit.find(|((_, port), entry)| same(*port, entry)) {
-                    suppressed.entry(winner.by).or_default().push(session_name_of_text(Origin::Mesh, text));
+                if !is_alone && let Some(by) = self.explicit_with(*address, port, there.name) {
+                    suppressed.entry(by).or_default().push(session_name_of_text(Origin::Mesh, text));
                     continue;
                 }
                 // Departs from Calico since December 2025, which takes this node's own AS for that of a node without.
@@ -378,6 +376,14 @@ impl<'a> Planner<'a> {
             let peer = self.peering_name(by);
             self.warnings.push(Warning::Suppressed { peer, mesh });
         }
+    }
+
+    /// The BGPPeer that gives us a session with this node, or with whatever listens on its port. (Another speaker may be
+    /// behind another port.)
+    fn explicit_with(&self, address: IpAddr, port: u16, node: &str) -> Option<usize> {
+        let is_it = |other: u16, entry: &Entry| other == port || entry.session.remote.as_deref() == Some(node);
+        let mut there = self.table.range((address, 0)..=(address, u16::MAX));
+        there.find(|((_, port), entry)| is_it(*port, entry)).map(|(_, entry)| entry.by)
     }
 
     fn peering_name(&self, by: usize) -> String {
