@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bgp_plan::inputs::Change;
+use bgp_plan::inputs::{self, Change};
 use bgp_plan::workloads::LocalWorkload;
-use calico_api::{Key, Kind};
+use calico_api::Kind;
 use calico_datastore::watch::{Update, watch};
 use calico_datastore::{Filter, Store};
 use tokio::sync::mpsc;
@@ -174,7 +174,8 @@ pub fn change(update: Update) -> Option<Change> {
         Update::Put(entry) => Some(Change::Put { key: entry.key, value: entry.value }),
         Update::Delete(key) => Some(Change::Delete(key)),
         Update::Fault(fault) => {
-            let name = fault.key.as_ref().map_or(fault.name, Key::name);
+            // As the inputs call it, with its namespace, so that the fault goes when its cause does.
+            let name = fault.key.as_ref().map_or(fault.name, |key| inputs::id(key).1);
             Some(Change::Fault { kind: fault.kind, name, reason: fault.reason })
         }
         Update::InSync | Update::Trouble(_) => None,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bgp_plan::inputs::{Change, Touched};
 use bgp_plan::passwords::secret_name;
 use bgp_plan::policies::Settings;
-use bgp_plan::services::{ServiceSettings, Services};
+use bgp_plan::services::ServiceSettings;
 use calico_datastore::watch::Update;
 use tracing::{debug, info, warn};
 
@@ -50,6 +50,7 @@ impl Speaker {
             Update::InSync => {
                 info!(nodes = self.inputs.nodes.len(), "datastore is in sync");
                 self.datastore.in_sync = true;
+                self.inputs.in_sync();
                 self.touched = Touched {
                     sessions: true,
                     blocks: true,
@@ -145,7 +146,7 @@ impl Speaker {
             return;
         }
         info!(wanted, "advertisement of service addresses");
-        self.inputs.services = Services::default();
+        self.inputs.forget_services();
         self.datastore.services_trouble = None;
         self.datastore.services_until = (wanted && first).then(|| Instant::now() + SERVICES);
     }
