@@ -169,6 +169,10 @@ fn s8_a_global_peering_with_a_node_by_address_has_one_end_that_dials() {
     check(&inputs, "a", &["10.0.0.2:179 [Global P, 64512→64512]"]);
     check(&inputs, "b", &["10.0.0.1:179 [Node A, 64512→64512]", "10.0.0.10:179 [Node A, 64512→64512]"]);
     check(&inputs, "c", &["10.0.0.2:179 [Global P, 64512→64512]"]);
+    // What listens on another port than the node's is another speaker, which need not dial.
+    with_peer(&mut inputs, "p", json!({"peerIP": "10.0.0.2:1790", "asNumber": 64512}));
+    check(&inputs, "a", &["10.0.0.2:1790 [Global A, 64512→64512]"]);
+    check(&inputs, "b", &[]);
 }
 
 #[test]
