@@ -52,8 +52,12 @@ impl EndpointStatus {
 
     /// The peer that the file speaks of; `None` if the endpoint is none, or has no address to peer with.
     pub fn peer(&self) -> Option<LocalWorkload> {
+        // Whoever could write a file there must not make a session with everybody or nobody of it.
         let ipv4 = self.ipv4_nets.first().map(Ipv4Net::addr);
+        let ipv4 =
+            ipv4.filter(|address| !(address.is_unspecified() || address.is_multicast() || address.is_broadcast()));
         let ipv6 = self.ipv6_nets.first().map(Ipv6Net::addr);
+        let ipv6 = ipv6.filter(|address| !(address.is_unspecified() || address.is_multicast()));
         let is_peer = !self.bgp_peer_name.is_empty() && (ipv4.is_some() || ipv6.is_some());
         is_peer.then(|| LocalWorkload { ipv4, ipv6, peer: self.bgp_peer_name.clone() })
     }
@@ -203,6 +207,19 @@ mod tests {
 
     fn spec(text: &str) -> BGPPeerSpec {
         serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn only_an_address_that_one_workload_can_have_is_peered_with() {
+        let peer = |ipv4: &str, ipv6: &str| {
+            let text = format!(r#"{{"ipv4Nets":["{ipv4}"],"ipv6Nets":["{ipv6}"],"bgpPeerName":"lw"}}"#);
+            serde_json::from_str::<EndpointStatus>(&text).unwrap().peer()
+        };
+        assert_eq!(peer("0.0.0.0/0", "::/128"), None);
+        assert_eq!(peer("224.0.0.5/32", "ff02::1/128"), None);
+        let both = peer("10.244.1.2/32", "fd00::2/128").unwrap();
+        assert_eq!((both.ipv4, both.ipv6), (Some([10, 244, 1, 2].into()), "fd00::2".parse().ok()));
+        assert_eq!(peer("255.255.255.255/32", "fd00::2/128").unwrap().ipv4, None);
     }
 
     /// What is chosen for endpoints `id`, own labels, profiles, as `id=peer[-suppressed…]`.
