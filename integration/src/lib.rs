@@ -18,6 +18,7 @@ pub mod pod;
 pub mod process;
 pub mod router;
 pub mod servers;
+pub mod speaker;
 pub mod sqlite;
 pub mod stream;
 pub mod wait;
