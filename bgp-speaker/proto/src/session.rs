@@ -155,12 +155,20 @@ impl Session {
         self.note_state(now);
     }
 
-    /// Takes over another configuration of the same session: who dials, from now on; keepalives, from the next one; what
-    /// is offered, with the next OPEN. What both ends have agreed on stays: AS numbers, identifiers, addresses and
+    /// Takes over another configuration of the same session: who dials and how often keepalives go, from now on; what is
+    /// offered, with the next OPEN. What both ends have agreed on stays: AS numbers, identifiers, addresses and
     /// families must be what they were.
     pub fn reconfigure(&mut self, config: SessionConfig, now: Instant) {
-        let was_passive = std::mem::replace(&mut self.config, config).passive;
-        match (was_passive, self.config.passive) {
+        let old = std::mem::replace(&mut self.config, config);
+        if old.keepalive != self.config.keepalive
+            && let Some(mut connection) = self.established.take()
+        {
+            let due = connection.keepalive;
+            self.restart_keepalive(&mut connection, now);
+            connection.keepalive = connection.keepalive.min(due); // never later than was promised
+            self.established = Some(connection);
+        }
+        match (old.passive, self.config.passive) {
             (false, true) => self.hang_up(),
             (true, false) if self.incoming.is_none() => self.dial_after(self.config.connect_delay, now),
             _ => {}

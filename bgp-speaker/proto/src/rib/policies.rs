@@ -47,8 +47,15 @@ impl Rib {
     /// told the difference. Families and coding must be those of its session.
     pub fn set_peer_config(&mut self, id: PeerId, config: PeerConfig) {
         let Some(peer) = self.books.peer_mut(id) else { return };
+        let reclassed = peer.config.client != config.client;
         peer.config = PeerConfig { context: peer.config.context, address: peer.config.address, ..config };
         self.reimport(id);
+        if reclassed {
+            // Whom its paths are reflected to is another question now, though the paths are the same.
+            let from = |(_, entry): &(_, &super::table::Entry)| entry.paths.iter().any(|path| path.peer == id);
+            let theirs: Vec<Prefix> = self.table.iter().filter(from).map(|(prefix, _)| *prefix).collect();
+            self.groups.iter_mut().flatten().for_each(|group| group.dirty.extend(&theirs));
+        }
         self.regroup(id);
     }
 
