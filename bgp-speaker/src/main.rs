@@ -20,7 +20,7 @@ use calico_datastore::{Config, Store, connect};
 use clap::Parser as _;
 use prometheus::Registry;
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// The pauses between attempts to reach the datastore: from the first, doubling, to the second.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -148,9 +148,14 @@ async fn reach(config: &Config, health: &Reporter, trouble: &RefCell<Option<Stri
         match stores.await {
             Ok(stores) => return stores,
             Err(error) => {
-                warn!(%error, "datastore cannot be reached; trying again");
+                let reason = Some(error.to_string());
+                if *trouble.borrow() == reason {
+                    debug!(%error, "datastore still cannot be reached");
+                } else {
+                    warn!(%error, "datastore cannot be reached; trying again");
+                }
                 health.report(true, false, format!("waiting for the datastore: {error}"));
-                trouble.replace(Some(error.to_string()));
+                trouble.replace(reason);
             }
         }
         tokio::time::sleep(pause).await;

@@ -41,6 +41,14 @@ struct Request {
     object: CalicoNodeStatus,
     /// When it is due again; `None` is never, until its spec changes.
     due: Option<Instant>,
+    /// Why it could not be written, if it could not: said once.
+    complaint: Option<String>,
+}
+
+impl Request {
+    fn new(object: CalicoNodeStatus, due: Option<Instant>) -> Self {
+        Self { object, due, complaint: None }
+    }
 }
 
 /// Fills the CalicoNodeStatus objects of `node`, for ever.
@@ -64,8 +72,10 @@ pub async fn write(store: Store, node: String, queries: mpsc::Sender<Query>) {
                 let now = Instant::now();
                 for request in requests.values_mut().filter(|request| request.due.is_some_and(|due| due <= now)) {
                     let period = period(&request.object.spec);
-                    request.due = (period > 0).then(|| now + Duration::from_secs(period.into()));
-                    fill(&store, request, &queries, period).await;
+                    let done = fill(&store, request, &queries, period).await;
+                    // A status that is wanted once is tried until it is there.
+                    let pause = if period == 0 && !done { PERIOD } else { period };
+                    request.due = (pause > 0).then(|| now + Duration::from_secs(pause.into()));
                 }
             }
         }
@@ -85,8 +95,11 @@ fn take(requests: &mut BTreeMap<String, Request>, update: Update, node: &str) {
                 Ok(object) if object.spec.node.as_deref() == Some(node) => {
                     let known = requests.remove(&name).filter(|request| request.object.spec == object.spec);
                     // Our own write comes back, too: it changes no spec, and nothing is due for it.
-                    let due = known.map_or(Some(Instant::now()), |request| request.due);
-                    requests.insert(name, Request { object, due });
+                    let request = match known {
+                        Some(known) => Request { object, ..known },
+                        None => Request::new(object, Some(Instant::now())),
+                    };
+                    requests.insert(name, request);
                 }
                 Ok(_) => drop(requests.remove(&name)),
                 Err(error) => warn!(name, %error, "CalicoNodeStatus is not understood; correct its spec"),
@@ -99,14 +112,14 @@ fn take(requests: &mut BTreeMap<String, Request>, update: Update, node: &str) {
     }
 }
 
-/// Asks the speaker, and writes the answer if it differs from what is there.
-async fn fill(store: &Store, request: &mut Request, queries: &mpsc::Sender<Query>, period: u32) {
+/// Asks the speaker, and writes the answer if it differs from what is there; says whether that is done, or not to be done.
+async fn fill(store: &Store, request: &mut Request, queries: &mpsc::Sender<Query>, period: u32) -> bool {
     let classes = Classes::of(&request.object.spec);
     let (sender, receiver) = oneshot::channel();
     if queries.send((classes.question(), sender)).await.is_err() {
-        return; // the process ends
+        return true; // the process ends
     }
-    let Ok(report) = receiver.await else { return };
+    let Ok(report) = receiver.await else { return false };
     let (mut lost, mut failed) = (0, 0);
     loop {
         let now = Timestamp::now();
@@ -115,21 +128,27 @@ async fn fill(store: &Store, request: &mut Request, queries: &mpsc::Sender<Query
         keep_transitions(&mut status.conditions, &old.conditions, now);
         status.last_updated.clone_from(&old.last_updated);
         if status == old && old.last_updated.is_some() {
-            return;
+            return true;
         }
         status.last_updated = Some(seconds(now));
         let object = CalicoNodeStatus { status: Some(status), ..request.object.clone() };
         match store.update_status(&object).await {
             Ok(written) => {
                 request.object = written;
-                return;
+                request.complaint = None;
+                return true;
             }
-            Err(Error::NotFound { .. }) => return, // its deletion will be heard of
+            Err(Error::NotFound { .. }) => return true, // its deletion will be heard of
             Err(Error::Conflict { .. }) if lost < ATTEMPTS => {
                 lost += 1;
                 match store.get::<CalicoNodeStatusSpec>(&request.object.key()).await {
-                    Ok(object) => request.object = object,
-                    Err(error) => return debug!(%error, "CalicoNodeStatus cannot be read again"),
+                    Ok(object) if object.spec == request.object.spec => request.object = object,
+                    // It may be another node's by now; its change will be heard of.
+                    Ok(_) | Err(Error::NotFound { .. }) => return true,
+                    Err(error) => {
+                        debug!(%error, "CalicoNodeStatus cannot be read again");
+                        return false;
+                    }
                 }
             }
             Err(error) if period > LONG_PERIOD && failed < 3 => {
@@ -137,8 +156,14 @@ async fn fill(store: &Store, request: &mut Request, queries: &mpsc::Sender<Query
                 debug!(%error, "CalicoNodeStatus is not written; trying again");
             }
             Err(error) => {
-                let name = &request.object.metadata.name;
-                return warn!(name, %error, "CalicoNodeStatus is not written; tried again after its period");
+                let (name, complaint) = (&request.object.metadata.name, Some(error.to_string()));
+                if request.complaint == complaint {
+                    debug!(name, %error, "CalicoNodeStatus is still not written");
+                } else {
+                    warn!(name, %error, "CalicoNodeStatus is not written; tried again after its period");
+                    request.complaint = complaint;
+                }
+                return false;
             }
         }
     }
@@ -356,7 +381,7 @@ mod tests {
         let object = store.create(&Resource::new(ObjectMeta::named("s"), spec)).await.unwrap();
         let (asked, mut queries) = mpsc::channel::<Query>(1);
         let answer = tokio::spawn(async move {
-            for up in [true, true, false] {
+            for up in [true, true, false, true, true] {
                 let (_, answer) = queries.recv().await.unwrap();
                 let mut report = samples::report();
                 if !up {
@@ -365,7 +390,7 @@ mod tests {
                 answer.send(report).unwrap();
             }
         });
-        let mut request = Request { object: object.clone(), due: None };
+        let mut request = Request::new(object.clone(), None);
         fill(&store, &mut request, &asked, 0).await;
         let first = store.get::<CalicoNodeStatusSpec>(&object.key()).await.unwrap();
         assert_eq!(first.status.as_ref().unwrap().bgp.number_established_v4, 1);
@@ -373,10 +398,19 @@ mod tests {
         let second = store.get::<CalicoNodeStatusSpec>(&object.key()).await.unwrap();
         assert_eq!(first.metadata.resource_version, second.metadata.resource_version, "nothing changed");
         // Somebody else's write came between: it is read again and not overwritten blindly.
-        let mut request = Request { object, due: None };
+        let mut request = Request::new(object, None);
         fill(&store, &mut request, &asked, 0).await;
         let third = store.get::<CalicoNodeStatusSpec>(&request.object.key()).await.unwrap();
-        assert_eq!(third.status.unwrap().bgp.number_established_v4, 0);
+        assert_eq!(third.status.as_ref().unwrap().bgp.number_established_v4, 0);
+        // Somebody gave it to another node, and that is not heard of yet: it is not ours to write.
+        let mut theirs = third.clone();
+        theirs.spec.node = Some("b".to_owned());
+        let theirs = store.update(&theirs).await.unwrap();
+        assert!(fill(&store, &mut request, &asked, 0).await);
+        let fourth = store.get::<CalicoNodeStatusSpec>(&theirs.key()).await.unwrap();
+        assert_eq!(fourth.metadata.resource_version, theirs.metadata.resource_version, "untouched");
+        store.delete_key(&theirs.key()).await.unwrap();
+        assert!(fill(&store, &mut request, &asked, 0).await, "what is deleted wants nothing");
         answer.await.unwrap();
     }
 }

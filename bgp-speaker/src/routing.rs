@@ -48,6 +48,8 @@ pub struct Routing {
     reachable: Reachable,
     /// Next hops whose reachability was asked for.
     asked: BTreeSet<IpAddr>,
+    /// What an earlier RIB asked for and ceased to use.
+    left: Vec<(IpAddr, bool)>,
     deferred: bool,
     exchanges: u64,
 }
@@ -64,6 +66,8 @@ impl Routing {
             return;
         }
         self.collect();
+        let left = self.take_next_hops();
+        self.left.extend(left);
         self.router_id = Some(router_id);
         let (normal_metric_v4, normal_metric_v6) = self.own.normal();
         let resolve_next_hops = !self.unresolved;
@@ -219,7 +223,8 @@ impl Routing {
 
     /// Next hops that are to be watched from now on (`true`) or no longer.
     pub fn take_next_hops(&mut self) -> Vec<(IpAddr, bool)> {
-        let changes = self.rib.as_mut().map(Rib::take_next_hops).unwrap_or_default();
+        let mut changes = std::mem::take(&mut self.left);
+        changes.extend(self.rib.as_mut().map(Rib::take_next_hops).unwrap_or_default());
         if self.unresolved {
             return Vec::new();
         }

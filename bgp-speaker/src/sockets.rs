@@ -5,14 +5,15 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::bird::{self, Family};
@@ -22,6 +23,8 @@ use crate::status::{Overview, PathStatus, Question, Report, Selection, ServiceSt
 const LINE_LIMIT: u64 = 4096;
 /// How long a client may stay silent.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How many clients may be connected to a socket at once; more wait to be accepted.
+const CLIENTS: usize = 64;
 /// How long a client waits for the speaker.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -90,6 +93,15 @@ fn understand(line: &str) -> Result<(Show, Question), String> {
     Ok((request.show, question))
 }
 
+/// Reads a line as a JSON request: for those who throw anything at the reader.
+///
+/// # Errors
+/// What the client is told is wrong with it.
+#[doc(hidden)]
+pub fn understand_anything(line: &str) -> Result<Question, String> {
+    understand(line).map(|(_, question)| question)
+}
+
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Answer<'a> {
@@ -118,8 +130,10 @@ enum Answer<'a> {
 /// If the folder or the socket cannot be made.
 pub fn serve(path: &Path, dialect: Dialect, queries: mpsc::Sender<Query>) -> Result<(), ListenError> {
     let listener = listen(path).map_err(|source| ListenError { path: path.to_owned(), source })?;
+    let clients = Arc::new(Semaphore::new(CLIENTS));
     tokio::spawn(async move {
         loop {
+            let Ok(place) = clients.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let queries = queries.clone();
@@ -127,6 +141,7 @@ pub fn serve(path: &Path, dialect: Dialect, queries: mpsc::Sender<Query>) -> Res
                         if let Err(error) = converse(stream, dialect, &queries).await {
                             debug!(%error, "status client lost");
                         }
+                        drop(place);
                     });
                 }
                 Err(error) => {
@@ -161,7 +176,7 @@ async fn converse(stream: UnixStream, dialect: Dialect, queries: &mpsc::Sender<Q
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::with_capacity(512, read);
     if matches!(dialect, Dialect::Bird(_)) {
-        write.write_all(bird::greeting().as_bytes()).await?;
+        send(&mut write, bird::greeting().as_bytes(), PATIENCE).await?;
     }
     while let Some(line) = next_line(&mut lines).await? {
         let reply = match dialect {
@@ -174,7 +189,19 @@ async fn converse(stream: UnixStream, dialect: Dialect, queries: &mpsc::Sender<Q
                 },
             },
         };
-        write.write_all(reply.as_bytes()).await?;
+        send(&mut write, reply.as_bytes(), PATIENCE).await?;
+    }
+    Ok(())
+}
+
+/// Sends a reply to a client that reads it: one that does not for a while is given up, and its reply's memory with it.
+async fn send(to: &mut (impl AsyncWrite + Unpin), mut octets: &[u8], patience: Duration) -> io::Result<()> {
+    while !octets.is_empty() {
+        let written = tokio::time::timeout(patience, to.write(octets)).await.map_err(io::Error::from)??;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        octets = octets.get(written..).unwrap_or_default();
     }
     Ok(())
 }
@@ -251,6 +278,23 @@ mod tests {
         assert_eq!(answer["sessions"], serde_json::json!([]));
         assert_eq!(answer["status"]["datastore_trouble"], trouble);
         assert_eq!(answer["status"]["datastore_in_sync"], false);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_given_up_and_one_that_reads_in_small_steps_gets_everything() {
+        let (mut ours, theirs) = tokio::io::duplex(16);
+        let error = send(&mut ours, &[b'x'; 64], Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(theirs);
+        let (mut ours, mut theirs) = tokio::io::duplex(16);
+        let mut read = Vec::new();
+        let reader = async { while theirs.read_buf(&mut read).await.unwrap() > 0 {} };
+        let writer = async {
+            send(&mut ours, &[b'x'; 256], PATIENCE).await.unwrap();
+            drop(ours);
+        };
+        tokio::join!(reader, writer);
+        assert_eq!(read, [b'x'; 256]);
     }
 
     #[test]

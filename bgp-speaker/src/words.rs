@@ -42,6 +42,14 @@ pub fn remedy(reason: &str, password: bool) -> Option<&'static str> {
             "no answer from the peer: does a firewall drop TCP to its BGP port, and is the node up?",
         ),
         (
+            "Connection reset by peer",
+            "the peer ended the connection at once: has it a session with this node's address, and on this port?",
+        ),
+        (
+            "Connection closed",
+            "the peer ended the connection without a word: has it a session with this node's address?",
+        ),
+        (
             "No route to host",
             "the peer's address does not answer on its link: is the node up, and is its BGP address right?",
         ),
@@ -91,7 +99,10 @@ mod tests {
 
     #[test]
     fn every_remedy_belongs_to_words_that_can_occur() {
-        assert!(remedy("Socket: Connection refused", false).is_some());
+        for errno in [libc::ECONNREFUSED, libc::ECONNRESET, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH] {
+            let words = socket(&io::Error::from_raw_os_error(errno));
+            assert!(remedy(&format!("Socket: {words}"), false).is_some(), "{words}");
+        }
         let bad_as = Notification::new(ErrorCode::OpenMessage, 2);
         assert!(remedy(&format!("Received: {bad_as}"), false).is_some());
         assert!(remedy(&format!("BGP Error: {}", Notification::HOLD_TIMER_EXPIRED), false).is_some());

@@ -91,3 +91,72 @@ fn a_route_of_the_kernel_is_an_own_route_and_says_why_a_peer_is_not_told() {
     routing.kernel_routes(vec![(pod, None)]);
     assert!(routing.paths(&selection, &sessions).is_empty());
 }
+
+/// An internal peer, with what was agreed with it.
+fn internal(last: u8) -> (SessionConfig, Negotiated) {
+    use bgp_proto::{Context, Direction, HoldTime};
+    let peer = std::net::Ipv4Addr::new(10, 0, 0, last);
+    let config = SessionConfig::new(bgp_plan::sessions::Origin::Node, (peer, 179).into(), 64512, 64512);
+    let families = Family::Ipv4Unicast.into();
+    let negotiated = Negotiated {
+        peer_as: Asn(64512),
+        router_id: RouterId::try_from(peer).unwrap(),
+        hold_time: HoldTime::try_from(240).unwrap(),
+        context: Context { families, internal: true, four_octet_as: true, ..Context::default() },
+        route_refresh: true,
+        graceful_restart: None,
+        notification_restart: false,
+        long_lived_aware: false,
+        local_address: [10, 0, 0, 1].into(),
+        direction: Direction::Outgoing,
+        sent: Vec::new(),
+        received: Vec::new(),
+    };
+    (config, negotiated)
+}
+
+#[test]
+fn client_cluster_and_next_hop_change_what_a_peer_is_told_while_it_is_up() {
+    let mut routing = Routing::new(true);
+    routing.identify(RouterId::try_from(std::net::Ipv4Addr::new(10, 0, 0, 1)).unwrap());
+    let (mut from, from_agreed) = internal(2);
+    let (mut to, to_agreed) = internal(3);
+    routing.peer_up(0, &from, &from_agreed, Policies::default());
+    routing.peer_up(1, &to, &to_agreed, Policies::default());
+    let prefix: Prefix = "10.244.7.0/26".parse().unwrap();
+    let attributes = std::sync::Arc::new(Attributes::new([10, 0, 0, 2].into()));
+    let advertised = vec![bgp_proto::Advertisement { attributes, nlri: vec![prefix.into()] }];
+    routing.update(0, &Update { advertised, ..Update::default() });
+    let told = |routing: &mut Routing| -> Vec<u8> {
+        std::iter::from_fn(|| routing.next_output(1)).flat_map(|octets| octets.to_vec()).collect()
+    };
+    let has = |octets: &[u8], part: &[u8]| octets.windows(part.len()).any(|window| window == part);
+    let announced = [26, 10, 244, 7, 0];
+    assert!(!has(&told(&mut routing), &announced), "one internal peer's routes are not for another");
+
+    from.client = true;
+    to.cluster_id = Some([244, 0, 0, 1].into());
+    from.cluster_id = to.cluster_id;
+    routing.peer_changed(0, &from, &from_agreed, Policies::default());
+    routing.peer_changed(1, &to, &to_agreed, Policies::default());
+    let update = told(&mut routing);
+    assert!(has(&update, &announced) && has(&update, &[10, 4, 244, 0, 0, 1]), "reflected with the cluster: {update:?}");
+    assert!(has(&update, &[3, 4, 10, 0, 0, 2]), "and the next hop of the client: {update:?}");
+
+    to.next_hop = NextHopMode::Own;
+    routing.peer_changed(1, &to, &to_agreed, Policies::default());
+    let update = told(&mut routing);
+    assert!(has(&update, &announced) && has(&update, &[3, 4, 10, 0, 0, 1]), "{update:?}");
+
+    to.cluster_id = Some([244, 0, 0, 2].into());
+    routing.peer_changed(1, &to, &to_agreed, Policies::default());
+    let update = told(&mut routing);
+    assert!(has(&update, &announced) && has(&update, &[10, 4, 244, 0, 0, 2]), "{update:?}");
+    routing.peer_changed(1, &to, &to_agreed, Policies::default());
+    assert_eq!(told(&mut routing), [0; 0], "no change, no word");
+
+    from.client = false;
+    routing.peer_changed(0, &from, &from_agreed, Policies::default());
+    let update = told(&mut routing);
+    assert!(has(&update, &[0, 5, 26, 10, 244, 7, 0]), "withdrawn: {update:?}");
+}

@@ -1,5 +1,7 @@
 //! Our speaker meshed with BIRD 2, in network namespaces. Needs root and Debian's `bird2`.
 
+mod live;
+mod nodes;
 mod resources;
 #[path = "../support/mod.rs"]
 mod support;

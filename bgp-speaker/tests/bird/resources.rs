@@ -6,7 +6,7 @@ use serde_json::json;
 use super::support::{Bench, Process, eventually};
 
 /// A node `a` with a pool and a block, and its BGPPeer `router`, a BIRD in AS 65010.
-fn routed(peer: serde_json::Value) -> Bench {
+pub(super) fn routed(peer: serde_json::Value) -> Bench {
     let bench = Bench::new("10.0.0.1", "10.0.0.2");
     bench.create(&bench.node_resource("a", "10.0.0.1"));
     bench.create(&bench.pool("10.244.0.0/16"));
@@ -20,7 +20,7 @@ fn routed(peer: serde_json::Value) -> Bench {
 }
 
 /// BIRD as that router, with these lines in its session and its channel.
-fn router(bench: &Bench, session: &str, channel: &str) -> Process {
+pub(super) fn router(bench: &Bench, session: &str, channel: &str) -> Process {
     bench.bird(&format!(
         "protocol static {{ ipv4; route 198.51.100.0/24 blackhole; route 203.0.113.0/24 blackhole; }}
          protocol bgp node {{

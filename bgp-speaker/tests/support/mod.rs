@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -203,10 +203,20 @@ impl Bench {
 
     /// Starts the speaker of the node `a` with these options.
     pub(crate) fn speaker_with(&self, options: &[&str]) -> Process {
-        let folder = self.folder.path();
-        let mut command = self.node.command(env!("CARGO_BIN_EXE_bgp-speaker"));
+        self.speaker_of(&self.node, "a", self.folder.path(), options)
+    }
+
+    /// Starts the speaker of a node `b` in the peer's place.
+    pub(crate) fn speaker_of_peer(&self) -> Process {
+        let store = format!("sqlite:{}", self.file("store.db").display());
+        self.speaker_of(&self.peer, "b", &self.file("b"), &["--datastore", &store])
+    }
+
+    fn speaker_of(&self, namespace: &Namespace, node: &str, folder: &Path, options: &[&str]) -> Process {
+        fs::create_dir_all(folder).unwrap();
+        let mut command = namespace.command(env!("CARGO_BIN_EXE_bgp-speaker"));
         command
-            .env("NODENAME", "a")
+            .env("NODENAME", node)
             .args(options)
             .env_remove("KUBECONFIG")
             .env_remove("KUBERNETES_SERVICE_HOST")
@@ -312,6 +322,17 @@ impl Bench {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Waits until the session of this name is established, and says how it is.
+    #[track_caller]
+    pub(crate) fn session_is_up(&self, name: &str) -> Value {
+        eventually(&format!("session {name} is up"), || {
+            let answer = self.ask("sessions")?;
+            let mut sessions = answer["sessions"].as_array().into_iter().flatten();
+            let session = sessions.find(|session| session["name"] == name && session["state"] == "up");
+            session.cloned().ok_or_else(|| answer.to_string())
+        })
+    }
+
     /// Our routes of protocol 12 in the node.
     pub(crate) fn routes(&self) -> String {
         let family = if self.address.contains(':') { "-6" } else { "-4" };
@@ -370,14 +391,19 @@ impl Bench {
 
     /// A block of the node `a`.
     pub(crate) fn block(&self, cidr: &str) -> BlockAffinity {
+        self.block_of("a", cidr)
+    }
+
+    /// A block of a node.
+    pub(crate) fn block_of(&self, node: &str, cidr: &str) -> BlockAffinity {
         let spec = BlockAffinitySpec {
             state: AffinityState::Confirmed,
-            node: "a".to_owned(),
+            node: node.to_owned(),
             owner_type: Some("host".to_owned()),
             cidr: cidr.parse().unwrap(),
             deleted: false,
         };
-        let name = calico_api::affinity_name("a", &spec.cidr);
+        let name = calico_api::affinity_name(node, &spec.cidr);
         Resource::new(ObjectMeta::named(name), spec)
     }
 }

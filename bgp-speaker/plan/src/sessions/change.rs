@@ -10,8 +10,7 @@
 //! - TTL security: by the socket options IP_TTL and IP_MINTTL of the open connection. What arrives before the other
 //!   side has changed too is sent again by TCP; who does not follow is lost with the hold timer, as is right;
 //! - who dials, and the port to dial: when there is next something to dial;
-//! - restart time: with the next OPEN (RFC 4724 has no other place for it); the interval of keepalives with the next
-//!   session;
+//! - the interval of keepalives: at once; restart time: with the next OPEN (RFC 4724 has no other place for it);
 //! - `reachableBy`: a route of the kernel; names and origins are only words.
 
 use std::collections::BTreeMap;
