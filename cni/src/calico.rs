@@ -1,19 +1,20 @@
 //! The verbs of the plugin `calico`.
 
-use std::net::IpAddr;
+use std::panic::resume_unwind;
+use std::thread;
 
 use calico_agent::{Assigned, Attached, Request};
-use calico_netlink::Socket;
+use calico_netlink::Mac;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::conversation;
-use crate::environment::Environment;
+use crate::environment::{Environment, Verb};
 use crate::error::{Code, Error};
-use crate::netconf::Netconf;
+use crate::netconf::{Ipam, Netconf};
 use crate::plugin::Plugin;
 use crate::pod::{self, Made, Namespace, Node, Wanted};
-use crate::result::{Interface, Outcome};
+use crate::result::{Interface, Outcome, Received};
+use crate::{check, conversation, delegate};
 
 /// The plugin.
 pub const PLUGIN: Plugin = Plugin {
@@ -22,19 +23,45 @@ pub const PLUGIN: Plugin = Plugin {
     add,
     del,
     check,
+    gc,
+    status,
 };
 
-/// Addresses from the agent, the interface, the agent's work on the node's side; then the result.
+/// Addresses from the agent, or from another IPAM plugin, the interface, the agent's work on the node's side; then the
+/// result.
 fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
     let ipam = netconf.ipam.as_ref().map_err(Clone::clone)?;
     let path = environment.namespace.as_deref().unwrap_or("".as_ref());
     let namespace = Namespace::require(path)?;
-    let request = conversation::add(netconf, ipam, environment);
+    let Some(program) = &ipam.program else { return connect(netconf, environment, ipam, &namespace, None) };
+    let received = delegate::add(program, netconf)?;
+    let added = apart(|| connect(netconf, environment, ipam, &namespace, Some(&received)));
+    added.map_err(|error| error.and_then(delegate::del(program, netconf)))
+}
+
+/// Does work that enters a pod's namespace on a thread of its own: this one stays on the node, where other plugins run.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// All of ADD but what another IPAM plugin has `received`.
+fn connect(
+    netconf: &Netconf,
+    environment: &Environment,
+    ipam: &Ipam,
+    namespace: &Namespace,
+    received: Option<&Received>,
+) -> Result<Value, Error> {
+    let mut request = conversation::add(netconf, ipam, environment);
+    if let Some(received) = received {
+        request.given = received.addresses.iter().map(|(network, _)| network.addr()).collect();
+        (request.ipv4, request.ipv6, request.addresses) = (false, false, Vec::new());
+    }
     let (mut client, assigned) = conversation::assign(netconf, environment, &request, Request::Add, Request::Del)?;
 
     // From here on there is something to undo.
     let mut node = None;
-    let attached = make(&mut node, netconf, environment, &namespace, &assigned).and_then(|(made, mtu)| {
+    let attached = make(&mut node, netconf, environment, namespace, &assigned).and_then(|(made, mtu)| {
         let attached = Attached { mac: made.mac.to_string(), host_index: made.host_index };
         conversation::confirm(&mut client, &Request::Attached(attached))?;
         Ok((made, mtu))
@@ -43,8 +70,8 @@ fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
     drop(client);
     match attached {
         Ok((made, mtu)) => {
-            let sandbox = path.to_string_lossy().into_owned();
-            Ok(outcome(environment, &assigned, made, mtu, sandbox).to_json(netconf.version))
+            let dns = received.and_then(|received| received.dns.clone());
+            Ok(Outcome { dns, ..outcome(environment, &assigned, made, mtu) }.to_json(netconf.version))
         }
         Err(error) => Err(undo(error, node, netconf, environment, &assigned)),
     }
@@ -63,6 +90,15 @@ fn make(
         return Err(Error::new(Code::Other, "the agent's answer makes no sense", details));
     }
     let mtu = netconf.mtu.or(Some(assigned.mtu).filter(|mtu| *mtu != 0));
+    let mac = match assigned.mac.as_deref().map(str::parse::<Mac>) {
+        None => None,
+        Some(Ok(mac)) => Some(mac),
+        Some(Err(error)) => {
+            let details = format!("it wants the Ethernet address {:?}: {error}", assigned.mac);
+            return Err(Error::new(Code::Other, "the agent's answer makes no sense", details));
+        }
+    };
+    let routes = netconf.ipam.as_ref().map(|ipam| ipam.routes.clone()).unwrap_or_default();
     let wanted = Wanted {
         host_name: name,
         name: &environment.interface,
@@ -70,6 +106,8 @@ fn make(
         queues: netconf.queues,
         addresses: assigned.addresses.iter().map(|assigned| assigned.address).collect(),
         forwarding: netconf.forwarding,
+        mac,
+        routes,
     };
     let node = node.insert(Node::open()?);
     Ok((pod::attach(node, namespace, &wanted)?, mtu))
@@ -82,61 +120,48 @@ fn undo(error: Error, node: Option<Node>, netconf: &Netconf, environment: &Envir
     error.and_then(removed.and_then(|()| conversation::release(netconf, environment, Request::Del)))
 }
 
-fn outcome(environment: &Environment, assigned: &Assigned, made: Made, mtu: Option<u32>, sandbox: String) -> Outcome {
+fn outcome(environment: &Environment, assigned: &Assigned, made: Made, mtu: Option<u32>) -> Outcome {
+    let sandbox = environment.namespace.as_ref().map(|path| path.to_string_lossy().into_owned());
     let host = Interface { name: assigned.host_interface.clone(), ..Interface::default() };
-    let inside = Interface { name: environment.interface.clone(), mac: Some(made.mac), mtu, sandbox: Some(sandbox) };
+    let inside = Interface { name: environment.interface.clone(), mac: Some(made.mac), mtu, sandbox };
     let addresses = assigned.addresses.iter().map(|assigned| IpNet::from(assigned.address)).collect();
-    Outcome { interfaces: vec![host, inside], addresses, routes: Vec::new() }
+    Outcome { interfaces: vec![host, inside], addresses, ..Outcome::default() }
 }
 
-/// The interface goes first, so that its addresses are in nobody's hands when they are released.
+/// The interface goes first, so that its addresses are in nobody's hands when they are released; those of another IPAM
+/// plugin last, when the agent has forgotten them.
 fn del(netconf: &Netconf, environment: &Environment) -> Result<(), Error> {
+    let program = other_ipam(netconf);
     if let Some(path) = environment.namespace.as_deref()
         && let Some(namespace) = Namespace::open(path)?
     {
-        pod::detach(&namespace, &environment.interface)?;
+        let detach = || pod::detach(&namespace, &environment.interface);
+        if program.is_some() { apart(detach) } else { detach() }?;
     }
-    conversation::release(netconf, environment, Request::Del)
+    conversation::release(netconf, environment, Request::Del)?;
+    program.map_or(Ok(()), |program| delegate::del(program, netconf))
 }
 
-/// The interface and the addresses of `prevResult` are there, on both sides.
+/// What another IPAM plugin holds is for it to check.
 fn check(netconf: &Netconf, environment: &Environment) -> Result<(), Error> {
-    let previous = netconf.previous.as_ref().ok_or_else(|| {
-        Error::configuration("CHECK needs the result of ADD", "prevResult is missing in the network configuration")
-    })?;
-    let list = |name: &str| previous.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let is_inside = |interface: &&Value| !text(interface, "sandbox").is_empty();
-    let interfaces = list("interfaces");
-    let mac = interfaces
-        .iter()
-        .find(|interface| is_inside(interface) && text(interface, "name") == environment.interface)
-        .and_then(|interface| text(interface, "mac").parse().ok());
-    let host = interfaces.iter().find(|interface| !is_inside(interface)).map(|interface| text(interface, "name"));
-    // Only our own addresses: a chained plugin may have added others to other interfaces.
-    let ours = |ip: &&Value| match ip.get("interface").and_then(Value::as_u64) {
-        Some(index) => {
-            let interface = usize::try_from(index).ok().and_then(|index| interfaces.get(index));
-            interface.is_some_and(|interface| text(interface, "name") == environment.interface)
-        }
-        None => true,
-    };
-    let address = |ip: &Value| -> Result<IpAddr, Error> {
-        let written = text(ip, "address");
-        let wrong = || Error::configuration("prevResult holds no result of ADD", format!("{written:?} is no address"));
-        written.parse::<IpNet>().map(|network| network.addr()).map_err(|_| wrong())
-    };
-    let addresses: Vec<IpAddr> = list("ips").iter().filter(ours).map(address).collect::<Result<_, _>>()?;
-
-    let namespace = Namespace::require(environment.namespace.as_deref().unwrap_or("".as_ref()))?;
-    if let Some(host) = host {
-        let found = Socket::open().and_then(|mut node| node.link(&host));
-        let found =
-            found.map_err(|error| Error::new(Code::Other, "could not talk to the kernel", error.to_string()))?;
-        if found.is_none() {
-            let details = format!("{host}, the node's side of it, is not there");
-            return Err(Error::new(Code::Other, "the pod's interface is not as it was made", details));
-        }
+    let program = other_ipam(netconf);
+    if let Some(program) = program {
+        check::previous(netconf)?;
+        delegate::check(program, netconf)?;
     }
-    pod::check(&namespace, &environment.interface, mac, &addresses)
+    check::interface(netconf, environment, program.is_none())
+}
+
+fn gc(netconf: &Netconf) -> Result<(), Error> {
+    conversation::collect(netconf, true)?;
+    other_ipam(netconf).map_or(Ok(()), |program| delegate::tell(program, Verb::Gc, netconf))
+}
+
+fn status(netconf: &Netconf) -> Result<(), Error> {
+    conversation::status(netconf)?;
+    other_ipam(netconf).map_or(Ok(()), |program| delegate::tell(program, Verb::Status, netconf))
+}
+
+fn other_ipam(netconf: &Netconf) -> Option<&str> {
+    netconf.ipam.as_ref().ok()?.program.as_deref()
 }

@@ -1,15 +1,15 @@
 //! The verbs of the plugin `calico-ipam`: addresses alone, for a main plugin that makes the interface.
 
-use calico_agent::Request;
+use calico_agent::{Check, Request};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::conversation;
 use crate::environment::Environment;
 use crate::error::{Code, Error};
 use crate::netconf::Netconf;
 use crate::plugin::Plugin;
 use crate::result::Outcome;
+use crate::{check, conversation};
 
 /// The plugin.
 pub const PLUGIN: Plugin = Plugin {
@@ -17,12 +17,18 @@ pub const PLUGIN: Plugin = Plugin {
     about: "CNI plugin: takes addresses for a pod from the agent on its node, for another plugin to use",
     add,
     del,
-    check: |_, _| Ok(()),
+    check,
+    gc: |netconf| conversation::collect(netconf, false),
+    status: conversation::status,
 };
 
 /// Addresses with the masks of their blocks, and for each a route: main plugins make the node's route of it.
 fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
     let ipam = netconf.ipam.as_ref().map_err(Clone::clone)?;
+    if let Some(other) = &ipam.program {
+        let details = format!("ipam.type is {other:?}; this is \"calico-ipam\"");
+        return Err(Error::configuration("the network configuration is for another IPAM plugin", details));
+    }
     let request = conversation::add(netconf, ipam, environment);
     let (_, assigned) = conversation::assign(netconf, environment, &request, Request::Assign, Request::Release)?;
     let network = |assigned: &calico_agent::AssignedAddress| {
@@ -36,9 +42,19 @@ fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
     if addresses.iter().any(|network| network.prefix_len() == 0) {
         return Err(Error::new(Code::Other, "the agent's answer makes no sense", "a block has no prefix length"));
     }
-    Ok(Outcome { interfaces: Vec::new(), routes: addresses.clone(), addresses }.to_json(netconf.version))
+    // Departs from Calico, whose destinations have the address's own bits: the kernel refuses such a route, and with it
+    // main plugins that make it.
+    let routes = addresses.iter().map(IpNet::trunc).collect();
+    Ok(Outcome { routes, addresses, ..Outcome::default() }.to_json(netconf.version))
 }
 
 fn del(netconf: &Netconf, environment: &Environment) -> Result<(), Error> {
     conversation::release(netconf, environment, Request::Release)
+}
+
+/// IPAM holds what the main plugin's result says; the interface is for that plugin to check.
+fn check(netconf: &Netconf, environment: &Environment) -> Result<(), Error> {
+    let addresses = check::previous(netconf)?.addresses.into_iter().map(|(network, _)| network.addr()).collect();
+    let sandbox = environment.sandbox(&netconf.name);
+    conversation::check(netconf, Check { sandbox, addresses, assigned: true, host_interface: None })
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use calico_agent::client::{Client, ClientError};
-use calico_agent::{Add, Assigned, Del, Reply, Request, spool};
+use calico_agent::{Add, Assigned, Check, Del, Gc, Reply, Request, spool};
 
 use crate::environment::Environment;
 use crate::error::{Code, Error};
@@ -14,6 +14,8 @@ use crate::netconf::{Ipam, Netconf};
 const CONNECT: Duration = Duration::from_millis(900);
 /// How long an answer to ADD may take: the datastore may have to be asked many times.
 const ADD: Duration = Duration::from_secs(60);
+/// How long an answer to GC may take: all blocks are read, and many sandboxes may be left over.
+const COLLECT: Duration = Duration::from_secs(60);
 /// How long an answer to anything else may take.
 const OTHER: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,7 @@ pub fn add(netconf: &Netconf, ipam: &Ipam, environment: &Environment) -> Add {
         ipv4_pools: ipam.ipv4_pools.clone(),
         ipv6_pools: ipam.ipv6_pools.clone(),
         addresses: address.into_iter().collect(),
+        given: Vec::new(),
     }
 }
 
@@ -75,7 +78,7 @@ fn addresses(reply: Reply, wanted: &Add) -> Result<Assigned, Error> {
     let assigned = match reply {
         Reply::Assigned(assigned) => assigned,
         Reply::Error(failure) => return Err(failure.into()),
-        Reply::Done => return Err(surprise("it said done without an address")),
+        Reply::Done | Reply::PodNetworks(_) => return Err(surprise("it said something else than an address")),
     };
     let has = |ipv4: bool| assigned.addresses.iter().any(|found| matches!(found.address, IpAddr::V4(_)) == ipv4);
     if (wanted.ipv4 && !has(true)) || (wanted.ipv6 && !has(false)) || assigned.addresses.is_empty() {
@@ -92,7 +95,7 @@ pub fn confirm(client: &mut Client, request: &Request) -> Result<(), Error> {
     match client.call(request)? {
         Reply::Done => Ok(()),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Assigned(_) => Err(surprise("it assigned addresses that nobody asked for")),
+        Reply::Assigned(_) | Reply::PodNetworks(_) => Err(surprise("it told addresses that nobody asked for")),
     }
 }
 
@@ -107,7 +110,9 @@ pub fn release(netconf: &Netconf, environment: &Environment, request: fn(Del) ->
     let error = match asked {
         Ok(Reply::Done) => return Ok(()),
         Ok(Reply::Error(failure)) => return Err(failure.into()),
-        Ok(Reply::Assigned(_)) => return Err(surprise("it assigned addresses that nobody asked for")),
+        Ok(Reply::Assigned(_) | Reply::PodNetworks(_)) => {
+            return Err(surprise("it told addresses that nobody asked for"));
+        }
         Err(error) => error,
     };
     spool::remember(&netconf.agent_spool, &del).map_err(|disk| {
@@ -116,14 +121,49 @@ pub fn release(netconf: &Netconf, environment: &Environment, request: fn(Del) ->
     })
 }
 
+/// Whether what is stored of a sandbox is as ADD made it.
+///
+/// # Errors
+/// The agent's, naming the difference.
+pub fn check(netconf: &Netconf, check: Check) -> Result<(), Error> {
+    let mut client = connect(netconf, OTHER)?;
+    confirm(&mut client, &Request::Check(check))
+}
+
+/// Has everything of the network given back that belongs to none of the attachments that the runtime lists. `endpoints`
+/// says whether we make interfaces, too.
+///
+/// # Errors
+/// Code 7 without a list, otherwise the agent's.
+pub fn collect(netconf: &Netconf, endpoints: bool) -> Result<(), Error> {
+    let valid = netconf.attachments.clone()?;
+    let mut client = connect(netconf, COLLECT)?;
+    confirm(&mut client, &Request::Gc(Gc { network: netconf.name.clone(), valid, endpoints }))
+}
+
+/// The networks that the orchestrator gave this node for its pods.
+///
+/// # Errors
+/// The agent's.
+pub fn pod_networks(netconf: &Netconf) -> Result<Vec<String>, Error> {
+    match connect(netconf, OTHER)?.call(&Request::PodNetworks)? {
+        Reply::PodNetworks(answer) => Ok(answer.networks),
+        Reply::Error(failure) => Err(failure.into()),
+        Reply::Assigned(_) | Reply::Done => Err(surprise("it does not tell the node's pod networks")),
+    }
+}
+
 /// Whether the agent serves.
 ///
 /// # Errors
-/// Code 50.
+/// Code 50, or 51 if the agent has not seen to the pods that are there.
 pub fn status(netconf: &Netconf) -> Result<(), Error> {
     let asked =
         connect(netconf, OTHER).map_err(Error::from).and_then(|mut client| confirm(&mut client, &Request::Status));
-    asked.map_err(|error| Error { code: Code::NotAvailable, ..error })
+    asked.map_err(|error| match error.code {
+        Code::Limited => error,
+        _ => Error { code: Code::NotAvailable, ..error },
+    })
 }
 
 fn surprise(what: &str) -> Error {

@@ -27,6 +27,10 @@ pub enum Code {
     TryAgain,
     /// 50: STATUS only: the plugin cannot serve.
     NotAvailable,
+    /// 51: STATUS only: it cannot, and the pods that are there may be badly connected.
+    Limited,
+    /// Whatever another plugin said that was called on the way.
+    Told(u32),
     /// 999: anything else.
     Other,
 }
@@ -43,6 +47,8 @@ impl Code {
             Self::InvalidNamespace => 8,
             Self::TryAgain => 11,
             Self::NotAvailable => 50,
+            Self::Limited => 51,
+            Self::Told(code) => code,
             Self::Other => 999,
         }
     }
@@ -86,6 +92,13 @@ impl Error {
         }
         error
     }
+
+    /// From what another plugin wrote to standard output; `None` if that is no error.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let code = value.get("code")?.as_u64().and_then(|code| u32::try_from(code).ok())?;
+        Some(Self { code: Code::Told(code), message: text("msg"), details: text("details") })
+    }
 }
 
 impl fmt::Display for Error {
@@ -103,6 +116,8 @@ impl From<Failure> for Error {
         let code = match failure.code {
             7 => Code::InvalidConfiguration,
             11 => Code::TryAgain,
+            50 => Code::NotAvailable,
+            51 => Code::Limited,
             _ => Code::Other,
         };
         Self::new(code, failure.message, failure.details)
@@ -113,7 +128,7 @@ impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
         let code = match error {
             ClientError::NotThere { .. } | ClientError::Silent { .. } | ClientError::Closed { .. } => Code::TryAgain,
-            ClientError::Language { .. } => Code::Other,
+            ClientError::Language { .. } | ClientError::TooLong { .. } => Code::Other,
         };
         Self::new(code, "could not ask the agent on this node", error.to_string())
     }

@@ -10,7 +10,9 @@
 
 pub mod calico;
 pub mod calico_ipam;
+pub mod check;
 pub mod conversation;
+pub mod delegate;
 pub mod environment;
 pub mod error;
 pub mod log;

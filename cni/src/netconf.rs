@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use calico_agent::Attachment;
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error};
@@ -31,13 +33,21 @@ pub struct Netconf {
     pub agent_spool: PathBuf,
     /// `ipam`, or why it cannot be used: only ADD needs it.
     pub ipam: Result<Ipam, Error>,
-    /// `prevResult`: what ADD answered; only CHECK looks at it.
+    /// `prevResult`: what ADD answered; CHECK compares with it, and it tells DEL that ADD succeeded.
     pub previous: Option<Value>,
+    /// `cni.dev/valid-attachments`, or why it cannot be used: only GC needs it.
+    pub attachments: Result<Vec<Attachment>, Error>,
+    /// The configuration as it came, for the plugin that is called in our place.
+    pub raw: Value,
 }
 
 /// The section `ipam`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ipam {
+    /// `type`: another IPAM plugin's program, if it is not ours.
+    pub program: Option<String>,
+    /// `routes`: with another plugin these, and no default route, are the pod's.
+    pub routes: Vec<IpNet>,
     /// `assign_ipv4`: on if it is absent.
     pub ipv4: bool,
     /// `assign_ipv6`: off if it is absent.
@@ -96,6 +106,8 @@ impl Netconf {
             agent_spool: spool.into(),
             ipam: Ipam::read(fields, &nothing),
             previous: fields.get("prevResult").filter(|result| !result.is_null()).cloned(),
+            attachments: attachments(fields),
+            raw: value.clone(),
         })
     }
 }
@@ -119,10 +131,8 @@ impl Ipam {
         let ipam = section(fields, "ipam")?.unwrap_or(nothing);
         match text(ipam, "type")? {
             Some("calico-ipam") => {}
-            Some(other) => {
-                let details = format!("ipam.type is {other:?}; only \"calico-ipam\" is supported");
-                return Err(Error::configuration("the network configuration asks for another IPAM plugin", details));
-            }
+            Some(other) if is_plain(other) && !other.starts_with('.') => return Self::of_another(fields, ipam, other),
+            Some(_) => return Err(field("ipam.type", ipam.get("type"), "it is the name of a plugin's program")),
             None => {
                 let details = "add \"ipam\": {\"type\": \"calico-ipam\"}";
                 return Err(Error::configuration("the network configuration names no IPAM plugin", details));
@@ -131,6 +141,8 @@ impl Ipam {
         let family = |name: &str| flag(ipam, name).map_err(|error| within("ipam", error));
         let pools = |name: &str| texts(ipam, name).map_err(|error| within("ipam", error));
         let read = Self {
+            program: None,
+            routes: Vec::new(),
             ipv4: family("assign_ipv4")?.unwrap_or(true),
             ipv6: family("assign_ipv6")?.unwrap_or(false),
             ipv4_pools: pools("ipv4_pools")?,
@@ -142,6 +154,44 @@ impl Ipam {
         }
         Ok(read)
     }
+
+    /// That of another plugin, which reads its own fields.
+    fn of_another(fields: &Map<String, Value>, ipam: &Map<String, Value>, program: &str) -> Result<Self, Error> {
+        let wrong = |value: &Value| field("ipam.routes", Some(value), "it must be a list of {\"dst\": CIDR}");
+        let destination = |route: &Value| {
+            let text = route.get("dst").and_then(Value::as_str);
+            text.and_then(|text| text.parse::<IpNet>().ok()).map(|network| network.trunc()).ok_or_else(|| wrong(route))
+        };
+        let mut routes: Vec<IpNet> = match ipam.get("routes") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(routes)) => routes.iter().map(destination).collect::<Result<_, _>>()?,
+            Some(other) => return Err(wrong(other)),
+        };
+        if !routes.is_empty() && boolean(fields, "include_default_routes")?.unwrap_or(false) {
+            let everywhere = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
+            routes.extend(everywhere.into_iter().filter(|all| !routes.contains(all)).collect::<Vec<_>>());
+        }
+        let none = Vec::new;
+        let program = Some(program.to_owned());
+        Ok(Self { program, routes, ipv4: false, ipv6: false, ipv4_pools: none(), ipv6_pools: none() })
+    }
+}
+
+/// The attachments that the runtime still knows of.
+fn attachments(fields: &Map<String, Value>) -> Result<Vec<Attachment>, Error> {
+    const NAME: &str = "cni.dev/valid-attachments";
+    let Some(value) = fields.get(NAME).filter(|value| !value.is_null()) else {
+        // Nothing would be valid then, and everything collected.
+        return Err(field(NAME, None, "GC needs the list of attachments that are to be kept, if only an empty one"));
+    };
+    let rule = "it must be a list of {\"containerID\": …, \"ifname\": …}";
+    let attachment = |one: &Value| {
+        let text = |name: &str| one.get(name)?.as_str().filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+        let (container_id, interface) = text("containerID").zip(text("ifname"))?;
+        Some(Attachment { container_id, interface })
+    };
+    let list = value.as_array().ok_or_else(|| field(NAME, Some(value), rule))?;
+    list.iter().map(|one| attachment(one).ok_or_else(|| field(NAME, Some(one), rule))).collect()
 }
 
 /// What is wrong with which field.
@@ -274,12 +324,44 @@ mod tests {
         check(json!({ "dataplane_options": { "type": "grpc" } }), 7, "dataplane \"grpc\" is not supported");
         check(json!({ "container_settings": { "allow_ip_forwarding": "yes" } }), 7, "allow_ip_forwarding");
         check(json!({ "ipam": null }), 7, "names no IPAM plugin");
-        check(json!({ "ipam": { "type": "host-local" } }), 7, "ipam.type is \"host-local\"");
+        check(json!({ "ipam": { "type": "../sbin/reboot" } }), 7, "ipam.type is \"../sbin/reboot\"");
+        check(json!({ "ipam": { "type": ".." } }), 7, "ipam.type is \"..\"");
+        check(json!({ "ipam": { "type": "static", "routes": [{ "dst": "10.0.0.0" }] } }), 7, "ipam.routes");
         check(json!({ "ipam": { "type": "calico-ipam", "assign_ipv4": "no" } }), 7, "ipam.assign_ipv4 is \"no\"");
         check(json!({ "ipam": { "type": "calico-ipam", "assign_ipv4": "false" } }), 7, "wants no address at all");
         check(json!({ "ipam": { "type": "calico-ipam", "ipv4_pools": "10.0.0.0/8" } }), 7, "ipam.ipv4_pools");
         for text in ["", "{", "[]", "nonsense", "\"x\""] {
             assert_eq!(read(text).unwrap_err().code.number(), 6, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_ipam_plugins_routes_replace_the_default_routes_or_join_them() {
+        let routes = |join: bool| {
+            let ipam = json!({ "type": "host-local", "routes": [{ "dst": "10.1.2.3/8", "gw": "10.0.0.1" }] });
+            let value = json!({ "name": "net", "ipam": ipam, "include_default_routes": join });
+            let ipam = Netconf::read(&value).unwrap().ipam.unwrap();
+            assert_eq!(ipam.program.as_deref(), Some("host-local"));
+            ipam.routes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(routes(false), ["10.0.0.0/8"]);
+        assert_eq!(routes(true), ["10.0.0.0/8", "0.0.0.0/0", "::/0"]);
+    }
+
+    #[test]
+    fn attachments_are_all_understood_or_none() {
+        let read = |list: Value| {
+            let value = json!({ "name": "net", "cni.dev/valid-attachments": list });
+            Netconf::read(&value).unwrap().attachments
+        };
+        let one = json!({ "containerID": "c0ffee", "ifname": "eth0" });
+        let expected = Attachment { container_id: "c0ffee".into(), interface: "eth0".into() };
+        assert_eq!(read(json!([one])), Ok(vec![expected]));
+        assert_eq!(read(json!([])), Ok(Vec::new()));
+        for bad in [Value::Null, json!({}), json!([one, { "containerID": "c0ffee" }]), json!([{ "ifname": 1 }])] {
+            let error = read(bad).unwrap_err();
+            assert_eq!(error.code.number(), 7);
+            assert!(error.details.contains("cni.dev/valid-attachments"), "{error}");
         }
     }
 

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::conversation;
 use crate::environment::{Environment, Verb};
 use crate::error::{Code, Error};
 use crate::log::{Level, Log};
@@ -31,6 +30,10 @@ pub struct Plugin {
     pub del: fn(&Netconf, &Environment) -> Result<(), Error>,
     /// CHECK.
     pub check: fn(&Netconf, &Environment) -> Result<(), Error>,
+    /// GC.
+    pub gc: fn(&Netconf) -> Result<(), Error>,
+    /// STATUS.
+    pub status: fn(&Netconf) -> Result<(), Error>,
 }
 
 /// Runs a plugin: a verb from the environment, or one of two flags for people.
@@ -146,10 +149,12 @@ fn perform(
         }
         Verb::Status => {
             since(Version::NEWEST)?;
-            conversation::status(&netconf).map(|()| None)
+            (plugin.status)(&netconf).map(|()| None)
         }
-        // Departs from the specification: what is left over by DELs that never came is not looked for yet.
-        Verb::Gc => since(Version::NEWEST).map(|()| None),
+        Verb::Gc => {
+            since(Version::NEWEST)?;
+            (plugin.gc)(&netconf).map(|()| None)
+        }
         Verb::Version => Ok(Some(version::answer(configuration))),
     }
 }

@@ -13,7 +13,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use calico_netlink::{Address, Batch, LinkChange, Mac, Neighbour, NextHop, Route, Socket, Veth, namespace, sysctl};
+use calico_netlink::{
+    Address, Batch, LinkChange, Mac, Neighbour, NextHop, Route, RouteFilter, Socket, TABLE_MAIN, Veth, namespace,
+    sysctl,
+};
 use ipnet::IpNet;
 
 use crate::error::{Code, Error};
@@ -49,6 +52,27 @@ pub struct Wanted<'a> {
     pub addresses: Vec<IpAddr>,
     /// Whether the pod may route.
     pub forwarding: bool,
+    /// Ethernet address of the pod's end; random if `None`.
+    pub mac: Option<Mac>,
+    /// Where the pod's packets may go; everywhere if there are none.
+    pub routes: Vec<IpNet>,
+}
+
+/// What an interface must be like.
+#[derive(Clone, Debug)]
+pub struct Expected<'a> {
+    /// Name of the pod's end.
+    pub name: &'a str,
+    /// Its Ethernet address; any if `None`.
+    pub mac: Option<Mac>,
+    /// Its MTU, in octets; any if `None`.
+    pub mtu: Option<u32>,
+    /// Number of the node's end, on the node.
+    pub peer: u32,
+    /// Addresses that it must have; it may have others.
+    pub addresses: &'a [IpAddr],
+    /// As in [`Wanted`].
+    pub routes: Vec<IpNet>,
 }
 
 /// The node's side while an interface is made: what is needed to remove it again.
@@ -141,7 +165,7 @@ impl Namespace {
 /// # Errors
 /// Code 8 or 999, saying which step failed.
 pub fn attach(node: &mut Node, namespace: &Namespace, wanted: &Wanted<'_>) -> Result<Made, Error> {
-    let mac = random_mac();
+    let mac = wanted.mac.unwrap_or_else(random_mac);
     let veth = Veth {
         name: wanted.host_name,
         peer_name: wanted.name,
@@ -184,20 +208,32 @@ fn configuration(index: u32, wanted: &Wanted<'_>) -> Batch {
     batch.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() });
     let dev = NextHop::dev(index);
     let through = |gateway: IpAddr| NextHop::via(gateway).on(index);
-    let default = |address: IpAddr| IpNet::new_assert(address, 0);
     // Departs from Calico, whose pods ask who has the gateway. The answer is known, and giving it here spares the first
     // packet a round that the node may delay (neigh/proxy_delay) and only answers if it has a default route itself.
     let neighbour = |gateway: IpAddr| Neighbour::permanent(index, gateway, NODE_MAC);
     if wanted.addresses.iter().any(IpAddr::is_ipv4) {
         batch.replace_neighbour(&neighbour(GATEWAY_V4.into()));
         batch.add_route(&Route::unicast(IpNet::from(IpAddr::from(GATEWAY_V4)), [dev], PROTOCOL));
-        batch.add_route(&Route::unicast(default(Ipv4Addr::UNSPECIFIED.into()), [through(GATEWAY_V4.into())], PROTOCOL));
     }
     if wanted.addresses.iter().any(IpAddr::is_ipv6) {
         batch.replace_neighbour(&neighbour(GATEWAY_V6.into()));
-        batch.add_route(&Route::unicast(default(Ipv6Addr::UNSPECIFIED.into()), [through(GATEWAY_V6.into())], PROTOCOL));
+    }
+    for (destination, gateway) in routes(&wanted.routes, &wanted.addresses) {
+        batch.add_route(&Route::unicast(destination, [through(gateway)], PROTOCOL));
     }
     batch
+}
+
+/// The pod's routes through its routers: to everywhere, unless there is a choice; only of families it has an address of.
+fn routes(chosen: &[IpNet], addresses: &[IpAddr]) -> Vec<(IpNet, IpAddr)> {
+    let everywhere = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
+    let destinations = if chosen.is_empty() { &everywhere[..] } else { chosen };
+    let gateway = |destination: &IpNet| match destination {
+        IpNet::V4(_) => IpAddr::V4(GATEWAY_V4),
+        IpNet::V6(_) => IpAddr::V6(GATEWAY_V6),
+    };
+    let is_ours = |destination: &&IpNet| addresses.iter().any(|one| one.is_ipv4() == destination.addr().is_ipv4());
+    destinations.iter().filter(is_ours).map(|destination| (*destination, gateway(destination))).collect()
 }
 
 /// The kernel parameters of the pod's namespace and interface; before the interface is on.
@@ -246,31 +282,58 @@ pub fn detach(namespace: &Namespace, name: &str) -> Result<(), Error> {
     gone(inside.delete_link_by_name(name))
 }
 
-/// Sees whether the pod's interface is on and has the addresses; enters the namespace.
+/// Sees whether the pod's interface is as it was made; enters the namespace.
 ///
 /// # Errors
 /// Code 8 or 999, saying what is missing.
-pub fn check(namespace: &Namespace, name: &str, mac: Option<Mac>, addresses: &[IpAddr]) -> Result<(), Error> {
+pub fn check(namespace: &Namespace, expected: &Expected<'_>) -> Result<(), Error> {
     namespace.enter_or_explain()?;
-    let missing = |details: String| Err(Error::new(Code::Other, "the pod's interface is not as it was made", details));
+    let name = expected.name;
     let mut inside = Socket::open().map_err(failed)?;
     let Some(link) = inside.link(name).map_err(failed)? else {
-        return missing(format!("{name} is not there"));
+        return Err(different(format!("{name} is not there")));
     };
     if !link.up {
-        return missing(format!("{name} is switched off"));
+        return Err(different(format!("{name} is switched off")));
     }
-    if let (Some(expected), Some(found)) = (mac, link.mac)
+    if link.peer != Some(expected.peer) {
+        return Err(different(format!("{name} is not the other end of the node's side")));
+    }
+    if let (Some(expected), Some(found)) = (expected.mac, link.mac)
         && expected != found
     {
-        return missing(format!("{name} has the Ethernet address {found} instead of {expected}"));
+        return Err(different(format!("{name} has the Ethernet address {found} instead of {expected}")));
+    }
+    if let Some(mtu) = expected.mtu
+        && mtu != link.mtu
+    {
+        return Err(different(format!("{name} has the MTU {} instead of {mtu}", link.mtu)));
     }
     let found = inside.addresses().map_err(failed)?;
     let has = |address: &&IpAddr| found.iter().any(|one| one.index == link.index && one.network.addr() == **address);
-    match addresses.iter().find(|address| !has(address)) {
-        Some(lost) => missing(format!("{name} lacks the address {lost}")),
+    if let Some(lost) = expected.addresses.iter().find(|address| !has(address)) {
+        return Err(different(format!("{name} lacks the address {lost}")));
+    }
+    let found = inside.routes(&RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() }).map_err(failed)?;
+    let hop = |route: &Route, gateway| {
+        route.next_hops.iter().any(|hop| hop.gateway == Some(gateway) && hop.interface == Some(link.index))
+    };
+    let wanted = routes(&expected.routes, expected.addresses);
+    let lost = wanted.iter().find(|(destination, gateway)| {
+        !found.iter().any(|route| route.destination == *destination && hop(route, *gateway))
+    });
+    match lost {
+        Some((destination, gateway)) => {
+            Err(different(format!("the pod has no route to {destination} through {gateway} and {name}")))
+        }
         None => Ok(()),
     }
+}
+
+/// Something of a pod's interface is not as ADD made it.
+pub fn different(details: String) -> Error {
+    let details = format!("{details}; have the runtime make the sandbox anew");
+    Error::new(Code::Other, "the pod's interface is not as it was made", details)
 }
 
 /// Removes the interface of a name if it is one end of a veth pair; another is somebody else's.

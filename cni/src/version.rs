@@ -18,6 +18,8 @@ impl Version {
     pub const CHECK: Self = Self(4);
     /// 1.0.0: an address no longer says which family it is of.
     pub const PLAIN_ADDRESSES: Self = Self(5);
+    /// 1.0.0, for plugins that know no newer one.
+    pub const COMMON: Self = Self(5);
     /// 1.1.0: GC and STATUS; an interface tells its MTU.
     pub const NEWEST: Self = Self(6);
 

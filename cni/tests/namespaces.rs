@@ -21,6 +21,8 @@ const HOST: &str = "cali0d7763386da";
 struct Node {
     network: OwnedFd,
     directory: tempfile::TempDir,
+    /// `CNI_PATH`.
+    plugins: Option<PathBuf>,
     /// What the agent was asked.
     asked: Arc<Mutex<Vec<Request>>>,
 }
@@ -36,7 +38,7 @@ struct Answer {
 impl Node {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self { network: namespace::create().unwrap(), directory, asked: Arc::default() }
+        Self { network: namespace::create().unwrap(), directory, plugins: None, asked: Arc::default() }
     }
 
     fn socket(&self) -> PathBuf {
@@ -93,6 +95,7 @@ impl Node {
                 .env("CNI_CONTAINERID", "c0ffee")
                 .env("CNI_IFNAME", "eth0")
                 .env("CNI_NETNS", netns)
+                .env("CNI_PATH", self.plugins.as_deref().unwrap_or("/nowhere".as_ref()))
                 .env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
@@ -161,6 +164,7 @@ fn content(request: &Request) -> Option<Reply> {
             ],
             host_interface: HOST.into(),
             mtu: 1450,
+            mac: None,
         }),
         _ => Reply::Done,
     })
@@ -265,7 +269,41 @@ fn add_makes_a_pod_that_the_node_can_talk_to_and_del_unmakes_it() {
     assert!(check(&Value::Null).fails(7).contains("prevResult is missing"));
     let mut other = result.clone();
     other["ips"][0]["address"] = "10.244.0.6/32".into();
-    assert!(check(&other).fails(999).contains("eth0 lacks the address 10.244.0.6"));
+    let text = check(&other).fails(999);
+    assert!(text.contains("the node has no route to 10.244.0.6 through cali0d7763386da"), "{text}");
+    other["ips"][0]["interface"] = 0.into();
+    check(&other).succeeds();
+    assert!(check(&json!({ "ips": [] })).fails(7).contains("does not name eth0 and the node's side"));
+    assert!(check(&json!({ "ips": [{ "address": "x" }] })).fails(7).contains("x"));
+    other = result.clone();
+    other["interfaces"][1]["mac"] = "02:00:00:00:00:01".into();
+    assert!(check(&other).fails(999).contains("instead of 02:00:00:00:00:01"));
+    other = result.clone();
+    other["interfaces"][1]["mtu"] = 1400.into();
+    assert!(check(&other).fails(999).contains("has the MTU 1450 instead of 1400"));
+    let asked = node.asked();
+    let Some(Request::Check(asked)) = asked.last() else { panic!("{asked:?}") };
+    let expected = ["10.244.0.5", "fd00:10:244::5"].map(|text| text.parse::<IpAddr>().unwrap());
+    assert_eq!((&asked.sandbox, &asked.addresses[..], asked.assigned), (&sandbox(), &expected[..], true));
+    assert_eq!(asked.host_interface.as_deref(), Some(HOST));
+    // One thing after the other is taken away, in the pod and on the node.
+    let off = |socket: &mut Socket, name: &str| {
+        let index = socket.link(name).unwrap().unwrap().index;
+        socket.change_link(index, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
+    };
+    let default = via("::/0", "fe80::ecee:eeff:feee:eeee");
+    pod.run(|socket| socket.delete_route(&default).unwrap());
+    assert!(check(&result).fails(999).contains("no route to ::/0 through fe80::ecee:eeff:feee:eeee"));
+    pod.run(|socket| {
+        let address = calico_netlink::Address::new(link.index, "10.244.0.5/32".parse().unwrap());
+        socket.delete_address(&address).unwrap();
+    });
+    assert!(check(&result).fails(999).contains("eth0 lacks the address 10.244.0.5"));
+    pod.run(|socket| off(socket, "eth0"));
+    assert!(check(&result).fails(999).contains("eth0 is switched off"));
+    node.run(|socket| off(socket, HOST));
+    assert!(check(&result).fails(999).contains("cali0d7763386da, the node's side of it, is switched off"));
+    node.asked();
 
     for _ in 0..2 {
         assert_eq!(node.calico("DEL", &pod).succeeds(), Value::Null);
@@ -416,6 +454,128 @@ fn del_succeeds_in_every_order_and_remembers_what_it_cannot_release() {
     assert!(text.contains("nor remember to do so") && text.contains("/proc/nowhere"), "{text}");
     // A configuration that ADD would refuse does not keep a pod from being removed.
     node.call(calico, "DEL", &pod.path(), json!({ "ipam": { "type": "gone" } })).succeeds();
+    // Unless ADD did not: then the IPAM plugin was there, and knows what nobody else does.
+    let patch = json!({ "ipam": { "type": "gone" }, "prevResult": added });
+    let text = node.call(calico, "DEL", &pod.path(), patch).fails(11);
+    assert!(text.contains("there is no IPAM plugin gone") && text.contains("install it there"), "{text}");
+}
+
+/// The reference plugins of the CNI project.
+const PLUGINS: &str = "/usr/lib/cni";
+
+/// A configuration with `host-local`, in a folder of the test's own.
+fn host_local(node: &Node, more: Value) -> Value {
+    let mut ipam = json!({ "type": "host-local", "dataDir": node.directory.path().join("networks") });
+    for (key, value) in more.as_object().unwrap() {
+        ipam[key] = value.clone();
+    }
+    json!({ "ipam": ipam })
+}
+
+/// The addresses that `host-local` has given.
+fn given(node: &Node) -> Vec<String> {
+    let folder = node.directory.path().join("networks/k8s-pod-network");
+    let files = std::fs::read_dir(folder).into_iter().flatten();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("10.") || name.starts_with("fd")).collect()
+}
+
+/// An agent that takes what another IPAM plugin gave.
+fn takes_what_is_given(request: &Request) -> Option<Reply> {
+    Some(match request {
+        Request::Add(add) => {
+            let whole = |address: &IpAddr| AssignedAddress { address: *address, block_length: 32 };
+            let addresses = add.given.iter().map(whole).collect();
+            Reply::Assigned(Assigned { addresses, host_interface: HOST.into(), mtu: 1450, mac: None })
+        }
+        Request::PodNetworks => {
+            let networks = vec!["10.65.3.0/24".to_owned(), "fd00:65::/64".to_owned()];
+            Reply::PodNetworks(calico_agent::PodNetworks { networks })
+        }
+        _ => Reply::Done,
+    })
+}
+
+#[test]
+fn another_ipam_plugin_gives_the_addresses_and_takes_them_back_after_the_interface_is_gone() {
+    let mut node = Node::new().agent(takes_what_is_given);
+    node.plugins = Some(PLUGINS.into());
+    let (pod, calico) = (PodNetwork::new(), env!("CARGO_BIN_EXE_calico"));
+    let more = json!({ "ranges": [[{ "subnet": "usePodCidr" }], [{ "subnet": "usePodCidrIPv6" }]],
+        "routes": [{ "dst": "10.0.0.0/8", "gw": "10.65.3.1" }] });
+    let patch = host_local(&node, more);
+    // Debian's host-local is older than 1.1.0, and is asked as it understands.
+    let result = node.call(calico, "ADD", &pod.path(), patch.clone()).succeeds();
+    assert_eq!(result["cniVersion"], "1.1.0");
+    assert_eq!(
+        result["ips"],
+        json!([{ "address": "10.65.3.2/32", "interface": 1 }, { "address": "fd00:65::2/128", "interface": 1 }])
+    );
+    assert_eq!(given(&node).len(), 2);
+    let destinations = pod.run(|socket| {
+        let routes = socket.routes(&RouteFilter { protocol: Some(3), ..RouteFilter::default() }).unwrap();
+        routes.into_iter().map(|route| route.destination.to_string()).collect::<Vec<_>>()
+    });
+    assert_eq!(destinations, ["10.0.0.0/8", "169.254.1.1/32"], "its routes instead of the default routes");
+    let asked = node.asked();
+    let [Request::PodNetworks, Request::Add(add), Request::Attached(_)] = asked.as_slice() else { panic!("{asked:?}") };
+    let addresses = ["10.65.3.2", "fd00:65::2"].map(|text| text.parse::<IpAddr>().unwrap());
+    assert_eq!((&add.given[..], add.ipv4, add.ipv6), (&addresses[..], false, false));
+
+    // The agent need not be there to give them back.
+    std::fs::remove_file(node.socket()).unwrap();
+    for _ in 0..2 {
+        node.call(calico, "DEL", &pod.path(), patch.clone()).succeeds();
+        assert!(!pod.has_interface() && given(&node).is_empty());
+    }
+}
+
+#[test]
+fn what_another_ipam_plugin_gave_is_given_back_when_the_rest_fails() {
+    let mut node = Node::new().agent(|request| match request {
+        Request::Attached(_) => {
+            Some(Reply::Error(Failure { code: 11, message: "no store".into(), details: "start it".into() }))
+        }
+        other => takes_what_is_given(other),
+    });
+    node.plugins = Some(PLUGINS.into());
+    let (pod, calico) = (PodNetwork::new(), env!("CARGO_BIN_EXE_calico"));
+    let patch = host_local(&node, json!({ "subnet": "10.65.4.0/29" }));
+    assert!(node.call(calico, "ADD", &pod.path(), patch.clone()).fails(11).contains("start it"));
+    assert!(!pod.has_interface() && given(&node).is_empty());
+    // It has none left: its words, and that they are its.
+    let patch = host_local(&node, json!({ "subnet": "10.65.4.0/29", "rangeStart": "10.65.4.9" }));
+    let answer = node.call(calico, "ADD", &pod.path(), patch);
+    let text = answer.output.to_string();
+    assert!(!answer.succeeded && text.contains("IPAM plugin host-local failed to ADD"), "{text}");
+    // One that needs a daemon which does not run, as dhcp does.
+    let path = json!({ "ipam": { "type": "dhcp", "daemonSocketPath": node.directory.path().join("dhcp.sock") } });
+    let answer = node.call(calico, "ADD", &pod.path(), path);
+    let text = answer.output.to_string();
+    assert!(
+        !answer.succeeded && text.contains("IPAM plugin dhcp failed to ADD") && text.contains("dhcp.sock"),
+        "{text}"
+    );
+    // What is no plugin, and what says nothing that makes sense.
+    let folder = node.directory.path().join("plugins");
+    std::fs::create_dir(&folder).unwrap();
+    for (name, script, code, expected) in [
+        ("silent", "#!/bin/sh\nexit 3\n", 999, "exit status: 3: it said nothing"),
+        ("babbling", "#!/bin/sh\necho hello\n", 999, "answered no JSON to ADD"),
+        ("empty", "#!/bin/sh\necho '{}'\n", 999, "there is no address in it"),
+        ("later", "#!/bin/sh\necho '{\"code\":11,\"msg\":\"busy\"}'; exit 1\n", 11, "busy"),
+        ("binary", "\u{1}", 5, "could not run IPAM plugin binary"),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        node.plugins = Some(folder.clone());
+        let text = node.call(calico, "ADD", &pod.path(), json!({ "ipam": { "type": name } })).fails(code);
+        assert!(text.contains(expected), "{name}: {text}");
+    }
+    let text = node.call(calico, "ADD", &pod.path(), json!({ "ipam": { "type": "gone" } })).fails(7);
+    assert!(text.contains("there is no IPAM plugin gone") && text.contains("CNI_PATH"), "{text}");
+    assert!(!pod.has_interface());
 }
 
 #[test]
@@ -438,10 +598,15 @@ fn ipam_alone_tells_addresses_in_their_blocks_with_a_route_for_each() {
     let ipam = env!("CARGO_BIN_EXE_calico-ipam");
     let result = node.call(ipam, "ADD", &pod.path(), json!({})).succeeds();
     assert_eq!(result["ips"], json!([{ "address": "10.244.0.5/26" }, { "address": "fd00:10:244::5/122" }]));
-    assert_eq!(result["routes"], json!([{ "dst": "10.244.0.5/26" }, { "dst": "fd00:10:244::5/122" }]));
+    assert_eq!(result["routes"], json!([{ "dst": "10.244.0.0/26" }, { "dst": "fd00:10:244::/122" }]));
+    node.call(ipam, "CHECK", &pod.path(), json!({})).fails(7);
+    node.call(ipam, "CHECK", &pod.path(), json!({ "prevResult": result })).succeeds();
     node.call(ipam, "DEL", &pod.path(), json!({})).succeeds();
     let asked = node.asked();
-    assert!(matches!(asked.as_slice(), [Request::Assign(_), Request::Release(_)]), "{asked:?}");
+    let [Request::Assign(_), Request::Check(check), Request::Release(_)] = asked.as_slice() else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((check.addresses.len(), check.assigned, &check.host_interface), (2, true, &None));
     assert!(!pod.has_interface());
     std::fs::remove_file(node.socket()).unwrap();
     node.call(ipam, "ADD", &pod.path(), json!({})).fails(11);
@@ -456,7 +621,8 @@ fn the_other_verbs_answer_as_the_specification_says() {
     let version = node.calico("VERSION", &pod).succeeds();
     assert_eq!(version["supportedVersions"], json!(["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
     assert!(node.calico("STATUS", &pod).fails(50).contains("no agent answers"));
-    node.calico("GC", &pod).succeeds();
+    let keep = json!({ "cni.dev/valid-attachments": [{ "containerID": "c0ffee", "ifname": "eth0" }] });
+    assert!(node.call(calico, "GC", &pod.path(), keep.clone()).fails(11).contains("no agent answers"));
     node.calico("JUMP", &pod).fails(4);
     for (verb, version) in [("STATUS", "1.0.0"), ("GC", "0.4.0"), ("CHECK", "0.3.1")] {
         let answer = node.call(calico, verb, &pod.path(), json!({ "cniVersion": version }));
@@ -465,6 +631,17 @@ fn the_other_verbs_answer_as_the_specification_says() {
     }
     let node = node.agent(content);
     node.calico("STATUS", &pod).succeeds();
+    assert!(node.calico("GC", &pod).fails(7).contains("cni.dev/valid-attachments"));
+    for program in [calico, env!("CARGO_BIN_EXE_calico-ipam")] {
+        node.asked();
+        node.call(program, "GC", &pod.path(), keep.clone()).succeeds();
+        let asked = node.asked();
+        let [Request::Gc(gc)] = asked.as_slice() else { panic!("{asked:?}") };
+        assert_eq!((gc.network.as_str(), gc.valid.len(), gc.endpoints), ("k8s-pod-network", 1, program == calico));
+    }
+    let limited = || Reply::Error(Failure { code: 51, message: "starting".into(), details: String::new() });
+    let starting = Node::new().agent(move |_| Some(limited()));
+    assert!(starting.calico("STATUS", &pod).fails(51).contains("starting"));
     let printed = Command::new(calico).arg("--version").output().unwrap();
     assert!(
         String::from_utf8(printed.stdout)

@@ -1,8 +1,11 @@
 //! How a conversation with a plugin goes, from its first line to its last.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use calico_agent::{Add, Attached, Del, Failure, Reply, Request, Sandbox};
+use calico_agent::{Add, Assigned, AssignedAddress, Attached, Del, Failure, PodNetworks, Reply, Request, Sandbox};
+use calico_api::{Key, Kind, NodeSpec};
+use ipnet::IpNet;
 use tokio::net::UnixStream;
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -43,8 +46,11 @@ pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
         Request::Assign(add) => ("ASSIGN", add.sandbox.container_id.as_str()),
         Request::Del(del) => ("DEL", del.sandbox.container_id.as_str()),
         Request::Release(del) => ("RELEASE", del.sandbox.container_id.as_str()),
+        Request::Check(check) => ("CHECK", check.sandbox.container_id.as_str()),
+        Request::Gc(_) => ("GC", ""),
         Request::Attached(_) => ("ATTACHED", ""),
         Request::Status => ("STATUS", ""),
+        Request::PodNetworks => ("POD-NETWORKS", ""),
     };
     let span = info_span!("cni", container, command);
     async {
@@ -58,7 +64,10 @@ pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
                 message: "Attached was said before Add".to_owned(),
                 details: "plugin and agent must be of one release".to_owned(),
             }),
-            Request::Status => status(agent).await.map(|()| End::Done),
+            Request::Check(check) => agent.check(&check).await.map(|()| End::Done),
+            Request::Gc(gc) => agent.collect(&gc).await.map(|()| End::Done),
+            Request::Status => agent.status().map(|()| End::Done),
+            Request::PodNetworks => pod_networks(agent, &mut wire).await,
         };
         let outcome = match &result {
             Ok(End::Done | End::Answered) => "done",
@@ -90,7 +99,8 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End,
     let state = agent.ready().await?;
     let _turn = agent.turns.wait(&identity.key).await;
     agent.settle(&identity, &add.sandbox).await?;
-    let mut assigned = agent.take_addresses(&identity, add).await?;
+    let mut assigned =
+        if add.given.is_empty() { agent.take_addresses(&identity, add).await? } else { given(agent, add)? };
     assigned.host_interface.clone_from(&identity.interface);
     assigned.mtu = state.pod_mtu;
     let addresses: Vec<_> = assigned.addresses.iter().map(|assigned| assigned.address).collect();
@@ -121,6 +131,16 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End,
         (_, Ok(None)) | (Ok(()), Ok(Some(()))) => Ok(End::HungUp),
         (Err(failure), _) | (_, Err(failure)) => Err(failure),
     }
+}
+
+/// The addresses that another IPAM plugin gave, as if they had been taken here.
+fn given(agent: &Agent, add: &Add) -> Result<Assigned, Failure> {
+    if add.given.iter().any(IpAddr::is_ipv6) {
+        agent.needs_ipv6()?;
+    }
+    let whole =
+        |address: &IpAddr| AssignedAddress { address: *address, block_length: IpNet::from(*address).prefix_len() };
+    Ok(Assigned { addresses: add.given.iter().map(whole).collect(), ..Assigned::default() })
 }
 
 /// What the plugin made; `None` if it hung up before.
@@ -168,12 +188,20 @@ async fn release(agent: &Agent, del: &Del) -> Result<(), Failure> {
     agent.give_back(&identity, &del.sandbox).await
 }
 
-async fn status(agent: &Agent) -> Result<(), Failure> {
-    let unavailable = |failure| Failure { code: code::UNAVAILABLE, ..failure };
-    agent.ready().await.map(drop).map_err(unavailable)
+/// The networks that the orchestrator gave this node, for IPAM plugins that take addresses of them.
+async fn pod_networks(agent: &Agent, wire: &mut Wire) -> Result<End, Failure> {
+    let key = Key::named(Kind::Node, agent.node.clone());
+    let node = agent.bounded(agent.store.get::<NodeSpec>(&key)).await.map_err(|reason| Failure {
+        code: code::LATER,
+        message: format!("the pod networks of node {} could not be read", agent.node),
+        details: format!("{reason}; check the datastore, then try again"),
+    })?;
+    let networks = node.status.unwrap_or_default().pod_cidrs;
+    wire.answer(&Reply::PodNetworks(PodNetworks { networks })).await;
+    Ok(End::Answered)
 }
 
-fn identity(agent: &Agent, sandbox: &Sandbox) -> Result<Identity, Failure> {
+pub(super) fn identity(agent: &Agent, sandbox: &Sandbox) -> Result<Identity, Failure> {
     Identity::of(sandbox, &agent.node, &agent.prefix)
 }
 

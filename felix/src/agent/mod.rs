@@ -3,8 +3,10 @@
 //! One task a connection, one conversation a connection (the protocol is in [`calico_agent`]); what they do to the
 //! world is in [`work`], how a conversation goes in [`conversation`], where they come from in [`listener`].
 
+mod check;
 mod conversation;
 mod endpoint;
+mod garbage;
 mod listener;
 mod spool;
 mod turns;
@@ -38,6 +40,8 @@ pub(crate) mod code {
     pub(crate) const LATER: u32 = 11;
     /// STATUS: the plugin cannot serve.
     pub(crate) const UNAVAILABLE: u32 = 50;
+    /// STATUS: it cannot, and the pods that are there may be badly connected.
+    pub(crate) const LIMITED: u32 = 51;
     /// Anything else.
     pub(crate) const OTHER: u32 = 999;
 }
@@ -79,6 +83,24 @@ impl Agent {
             return Ok(state.clone());
         }
         let state = self.state.borrow().clone();
+        Err(self.unready(&state))
+    }
+
+    /// Whether Felix can serve, at once (CNI's STATUS).
+    ///
+    /// # Errors
+    /// Code 50; 51 if it has not yet seen to the pods that are there.
+    fn status(&self) -> Result<(), Failure> {
+        let state = self.state.borrow().clone();
+        if state.in_sync && state.datastore_ready == Some(true) && state.trouble.is_none() {
+            return Ok(());
+        }
+        let code = if state.in_sync { code::UNAVAILABLE } else { code::LIMITED };
+        Err(Failure { code, ..self.unready(&state) })
+    }
+
+    /// Why Felix cannot serve in this state.
+    fn unready(&self, state: &State) -> Failure {
         let store = self.store.backend().describe();
         let (message, details) = match state {
             State { trouble: Some(trouble), .. } => {
@@ -101,6 +123,6 @@ impl Agent {
                 format!("there is no ClusterInformation default in {store}; restart Felix, it makes one"),
             ),
         };
-        Err(Failure { code: code::LATER, message, details })
+        Failure { code: code::LATER, message, details }
     }
 }

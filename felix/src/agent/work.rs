@@ -64,17 +64,28 @@ pub(crate) enum StepError {
 }
 
 impl Agent {
+    /// That pods may have IPv6 addresses.
+    ///
+    /// # Errors
+    /// What the plugin is told if not.
+    pub(crate) fn needs_ipv6(&self) -> Result<(), Failure> {
+        if self.ipv6 {
+            return Ok(());
+        }
+        Err(Failure {
+            code: code::INVALID,
+            message: "an IPv6 address is asked for, but IPv6 is off on this node".to_owned(),
+            details: "set FELIX_IPV6SUPPORT=true, or ask for IPv4 only (assign_ipv6)".to_owned(),
+        })
+    }
+
     /// Takes the addresses that `add` asks for.
     ///
     /// # Errors
     /// What the plugin is told. Nothing is taken then, or it will be released.
     pub(crate) async fn take_addresses(&self, identity: &Identity, add: &Add) -> Result<Assigned, Failure> {
-        if add.ipv6 && !self.ipv6 {
-            return Err(Failure {
-                code: code::INVALID,
-                message: "an IPv6 address is asked for, but IPv6 is off on this node".to_owned(),
-                details: "set FELIX_IPV6SUPPORT=true, or ask for IPv4 only (assign_ipv6)".to_owned(),
-            });
+        if add.ipv6 {
+            self.needs_ipv6()?;
         }
         let request = AssignRequest {
             ipv4: add.ipv4,
@@ -298,7 +309,7 @@ impl Agent {
         Err(Error::Conflict(identity.key.clone()))
     }
 
-    async fn release(&self, identity: &Identity) -> Result<(), UndoError> {
+    pub(crate) async fn release(&self, identity: &Identity) -> Result<(), UndoError> {
         let handles = [Some(identity.handle.clone()), identity.legacy_handle.clone()].into_iter().flatten().collect();
         let released = self.addresses.release(handles).await?;
         debug!(?released, "addresses released");
@@ -341,7 +352,7 @@ impl Agent {
     }
 
     /// What a step with the store came to, or that it took too long.
-    async fn bounded<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, StepError> {
+    pub(crate) async fn bounded<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, StepError> {
         match timeout(PATIENCE, step).await {
             Ok(result) => result.map_err(StepError::Store),
             Err(_) => Err(StepError::Silent { store: self.store.backend().describe() }),

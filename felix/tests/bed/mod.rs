@@ -200,7 +200,7 @@ impl Bed {
         match client.call(&Request::Add(add.clone())).map_err(Refused::Broken)? {
             Reply::Assigned(assigned) => Ok((client, assigned)),
             Reply::Error(failure) => Err(Refused::Failed(failure)),
-            Reply::Done => panic!("Done in the first round"),
+            other => panic!("{other:?} in the first round"),
         }
     }
 
@@ -212,7 +212,7 @@ impl Bed {
         match client.call(&Request::Attached(attached)).map_err(Refused::Broken)? {
             Reply::Done => Ok(Wired { namespace: pod, sandbox: add.sandbox.clone(), assigned }),
             Reply::Error(failure) => Err(Refused::Failed(failure)),
-            Reply::Assigned(_) => panic!("Assigned in the second round"),
+            other => panic!("{other:?} in the second round"),
         }
     }
 

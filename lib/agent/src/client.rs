@@ -35,6 +35,14 @@ pub enum ClientError {
         /// Where.
         socket: PathBuf,
     },
+    /// The request is longer than it reads.
+    #[error("the request is {octets} octets long, the agent on {socket} reads {MAX_LINE}; ask for less at once")]
+    TooLong {
+        /// Where.
+        socket: PathBuf,
+        /// The request's length.
+        octets: usize,
+    },
     /// It said something else than a [`Reply`].
     #[error("the agent on {socket} speaks another language: {reason}; plugin and agent must be of one release")]
     Language {
@@ -82,6 +90,10 @@ impl Client {
     pub fn call(&mut self, request: &Request) -> Result<Reply, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(|error| self.language(error.to_string()))?;
         line.push(b'\n');
+        if line.len() > MAX_LINE {
+            let (octets, socket) = (line.len(), self.socket.clone());
+            return Err(ClientError::TooLong { socket, octets });
+        }
         self.reader.get_mut().write_all(&line).map_err(|error| self.broken(&error))?;
         let mut answer = Vec::new();
         let limit = MAX_LINE as u64;

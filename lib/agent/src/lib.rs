@@ -28,8 +28,8 @@ pub const SOCKET: &str = "/run/ocicat/agent.sock";
 /// Where releases wait that could not be done at once.
 pub const SPOOL: &str = "/var/lib/calico/pending-releases";
 
-/// The longest line either side accepts, in octets.
-pub const MAX_LINE: usize = 64 * 1024;
+/// The longest line either side accepts, in octets: room for the attachments of thousands of pods.
+pub const MAX_LINE: usize = 1 << 20;
 
 /// What a plugin asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +45,14 @@ pub enum Request {
     Assign(Add),
     /// Only release them.
     Release(Del),
+    /// Are a sandbox's addresses and its endpoint still as `Add` made them? (CNI's CHECK.)
+    Check(Check),
+    /// Forget what belongs to no attachment of a network any more. (CNI's GC.)
+    Gc(Gc),
     /// Is the agent there, and does it serve? (CNI's STATUS.)
     Status,
+    /// Which networks did the orchestrator give the node for its pods?
+    PodNetworks,
 }
 
 /// The sandbox that a request is about.
@@ -100,6 +106,9 @@ pub struct Add {
     /// Exactly these addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// Addresses that another IPAM plugin gave; if there are any, none is taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<IpAddr>,
 }
 
 /// What the plugin made.
@@ -118,12 +127,48 @@ pub struct Del {
     pub sandbox: Sandbox,
 }
 
+/// What a `Check` is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Whose interface.
+    pub sandbox: Sandbox,
+    /// The addresses that `Add` or `Assign` gave.
+    pub addresses: Vec<IpAddr>,
+    /// Whether they are of Calico's IPAM, which must hold them for the sandbox.
+    pub assigned: bool,
+    /// Name of the node's side, which the endpoint must have; `None` if there is to be no endpoint (`Assign`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_interface: Option<String>,
+}
+
+/// What a `Gc` is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gc {
+    /// `name` of the network configuration.
+    pub network: String,
+    /// The attachments that the runtime knows of; all else of this network on this node is left over.
+    pub valid: Vec<Attachment>,
+    /// Whether endpoints are looked for, too, and not only addresses.
+    pub endpoints: bool,
+}
+
+/// A container's interface in a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub interface: String,
+}
+
 /// What the agent answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
     /// To `Add` and `Assign`.
     Assigned(Assigned),
+    /// To `PodNetworks`.
+    PodNetworks(PodNetworks),
     /// To everything else: it is done, or will be whatever happens.
     Done,
     /// It is not done.
@@ -139,6 +184,9 @@ pub struct Assigned {
     pub host_interface: String,
     /// MTU for the interface, unless the network configuration says another.
     pub mtu: u32,
+    /// Ethernet address for the interface inside, `aa:bb:cc:dd:ee:ff`; any if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
 }
 
 /// An address and the block it is from.
@@ -150,10 +198,17 @@ pub struct AssignedAddress {
     pub block_length: u8,
 }
 
+/// The networks that the orchestrator gave a node for its pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodNetworks {
+    /// In the orchestrator's order, with their masks; none where there is no orchestrator.
+    pub networks: Vec<String>,
+}
+
 /// Why something is not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The CNI error code: 7 invalid configuration, 11 try again later, 999 anything else.
+    /// The CNI error code: 7 invalid configuration, 11 try again later, 50 and 51 for `Status`, 999 anything else.
     pub code: u32,
     /// What failed, in a sentence.
     pub message: String,
