@@ -33,9 +33,8 @@ fn a_running_mesh_becomes_two_reflectors_on_kubernetes() -> Result<()> {
     mesh_becomes_reflectors(StoreKind::Kubernetes)
 }
 
-#[test]
-fn the_racks_routers_hold_exactly_what_the_resources_say() -> Result<()> {
-    let net = Net::new(StoreKind::Sqlite)?;
+fn racks_routers_hold_what_the_resources_say(store: StoreKind) -> Result<()> {
+    let net = Net::new(store)?;
     let racks = Racks::new(&net, 2, &mut Progress::quiet())?;
     let (report, _pods) = racks.play(1, &mut Progress::quiet())?;
     ensure!(report.good(), "{report}");
@@ -43,4 +42,14 @@ fn the_racks_routers_hold_exactly_what_the_resources_say() -> Result<()> {
     ensure!(report.before != report.after, "the Service's address moved: {report}");
     ensure!(report.pings.pings.len() == 12, "{report}");
     Ok(())
+}
+
+#[test]
+fn the_racks_routers_hold_exactly_what_the_resources_say_on_sqlite() -> Result<()> {
+    racks_routers_hold_what_the_resources_say(StoreKind::Sqlite)
+}
+
+#[test]
+fn the_racks_routers_hold_exactly_what_the_resources_say_on_kubernetes() -> Result<()> {
+    racks_routers_hold_what_the_resources_say(StoreKind::Kubernetes)
 }

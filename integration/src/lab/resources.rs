@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::node::Node;
 
+/// The version of Calico's API.
+const CALICO: &str = "projectcalico.org/v3";
+
 /// A Node as it is in the store, with these labels and this part of `spec.bgp` besides.
 ///
 /// # Errors
@@ -25,14 +28,28 @@ pub(super) fn node_with(node: &Node<'_>, labels: &[(&str, &str)], bgp: &Value) -
 
 /// A resource of Calico's API.
 pub(super) fn resource(kind: &str, name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": spec})
+    json!({"apiVersion": CALICO, "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
-/// `calicoctl apply -f -` of these, in this order.
+/// `calicoctl apply -f -` of these, in this order; where there is an API server, Services and their endpoints go there, as by
+/// kubectl.
 ///
 /// # Errors
 /// If it fails, with what it said.
-pub(super) fn apply(node: &Node<'_>, resources: &[Value]) -> Result<String> {
-    let documents: Vec<String> = resources.iter().map(|resource| format!("{resource:#}\n")).collect();
-    node.apply(&documents.join("---\n"))
+pub(super) fn apply(node: &Node<'_>, resources: &[Value]) -> Result<()> {
+    let mut documents = Vec::new();
+    for resource in resources {
+        let of_calico = resource["apiVersion"] == CALICO;
+        let kept = match node.net().server() {
+            Some(server) if !of_calico => server.apply(resource)?,
+            _ => false,
+        };
+        if !kept {
+            documents.push(format!("{resource:#}\n"));
+        }
+    }
+    if documents.is_empty() {
+        return Ok(());
+    }
+    node.apply(&documents.join("---\n")).map(drop)
 }

@@ -59,6 +59,17 @@ impl Server {
         }
     }
 
+    /// Makes or changes an object that is Kubernetes' own; says whether it is kept there, and not in the store.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn apply(&self, resource: &serde_json::Value) -> Result<bool> {
+        match self {
+            Self::Etcd(_) => Ok(false),
+            Self::Kubernetes(server) => lock(server).apply(resource).map(|()| true),
+        }
+    }
+
     /// Kills it.
     ///
     /// # Errors

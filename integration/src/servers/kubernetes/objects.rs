@@ -130,4 +130,25 @@ impl ApiServer {
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
         self.request("DELETE", &format!("/api/v1/namespaces/{namespace}/pods/{name}"), &options).map(drop)
     }
+
+    /// Makes or changes a Service or an EndpointSlice, with its status, as kubectl and a load balancer would.
+    ///
+    /// # Errors
+    /// If it is refused, or of another kind.
+    pub fn apply(&self, resource: &Value) -> Result<()> {
+        let text = |pointer: &str| resource.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+        let path = match text("/kind") {
+            "Service" => format!("/api/v1/namespaces/{namespace}/services/{name}"),
+            "EndpointSlice" => format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/{name}"),
+            other => anyhow::bail!("the lab does not make objects of kind {other}"),
+        };
+        let manager = format!("{path}?fieldManager=lab&force=true");
+        self.admin.request("PATCH", &manager, "application/apply-patch+yaml", resource)?;
+        if let Some(status) = resource.get("status") {
+            let patch = json!({ "status": status });
+            self.admin.request("PATCH", &format!("{path}/status"), "application/merge-patch+json", &patch)?;
+        }
+        Ok(())
+    }
 }
