@@ -1,6 +1,5 @@
 //! How does a plugin talk with the agent, and what if there is none?
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use calico_agent::client::{Client, ClientError};
@@ -43,6 +42,7 @@ pub fn add(netconf: &Netconf, ipam: &Ipam, environment: &Environment) -> Add {
         ipv6_pools: ipam.ipv6_pools.clone(),
         addresses: address.into_iter().collect(),
         given: Vec::new(),
+        allow_without_ipam: netconf.allow_without_ipam,
     }
 }
 
@@ -62,7 +62,7 @@ pub fn assign(
     let answer = match client.call(&request(wanted.clone())) {
         // It has undone everything itself.
         Ok(Reply::Error(failure)) => return Err(failure.into()),
-        answer => answer.map_err(Error::from).and_then(|reply| addresses(reply, wanted)),
+        answer => answer.map_err(Error::from).and_then(addresses),
     };
     match answer {
         Ok(assigned) => Ok((client, assigned)),
@@ -74,17 +74,14 @@ pub fn assign(
     }
 }
 
-fn addresses(reply: Reply, wanted: &Add) -> Result<Assigned, Error> {
-    let assigned = match reply {
-        Reply::Assigned(assigned) => assigned,
-        Reply::Error(failure) => return Err(failure.into()),
-        Reply::Done | Reply::PodNetworks(_) => return Err(surprise("it said something else than an address")),
-    };
-    let has = |ipv4: bool| assigned.addresses.iter().any(|found| matches!(found.address, IpAddr::V4(_)) == ipv4);
-    if (wanted.ipv4 && !has(true)) || (wanted.ipv6 && !has(false)) || assigned.addresses.is_empty() {
-        return Err(surprise("an address family that was asked for is missing"));
+/// Of which families the addresses must be the pod's annotations may say: the agent knows them.
+fn addresses(reply: Reply) -> Result<Assigned, Error> {
+    match reply {
+        Reply::Assigned(assigned) if assigned.addresses.is_empty() => Err(surprise("it gave no address")),
+        Reply::Assigned(assigned) => Ok(assigned),
+        Reply::Error(failure) => Err(failure.into()),
+        Reply::Done | Reply::PodNetworks(_) => Err(surprise("it said something else than an address")),
     }
-    Ok(assigned)
 }
 
 /// Asks for something that is answered with "done".

@@ -27,6 +27,8 @@ pub struct Netconf {
     pub queues: u32,
     /// `container_settings.allow_ip_forwarding`: whether the pod may route.
     pub forwarding: bool,
+    /// `feature_control.ip_addrs_no_ipam`: whether a pod may choose addresses that no IPAM knows of.
+    pub allow_without_ipam: bool,
     /// `agent_socket`: where the agent listens.
     pub agent_socket: PathBuf,
     /// `agent_spool`: where releases wait for an agent.
@@ -93,6 +95,7 @@ impl Netconf {
         }
         check_dataplane(fields)?;
         let settings = section(fields, "container_settings")?.unwrap_or(&nothing);
+        let features = section(fields, "feature_control")?.unwrap_or(&nothing);
         let socket = text(fields, "agent_socket")?.unwrap_or(calico_agent::SOCKET);
         let spool = text(fields, "agent_spool")?.unwrap_or(calico_agent::SPOOL);
         Ok(Self {
@@ -102,6 +105,7 @@ impl Netconf {
             mtu: number(fields, "mtu")?.filter(|mtu| *mtu != 0),
             queues: number(fields, "num_queues")?.filter(|queues| *queues != 0).unwrap_or(1),
             forwarding: boolean(settings, "allow_ip_forwarding")?.unwrap_or(false),
+            allow_without_ipam: boolean(features, "ip_addrs_no_ipam")?.unwrap_or(false),
             agent_socket: socket.into(),
             agent_spool: spool.into(),
             ipam: Ipam::read(fields, &nothing),
@@ -323,6 +327,7 @@ mod tests {
         check(json!({ "device_type": "macvlan" }), 7, "device_type");
         check(json!({ "dataplane_options": { "type": "grpc" } }), 7, "dataplane \"grpc\" is not supported");
         check(json!({ "container_settings": { "allow_ip_forwarding": "yes" } }), 7, "allow_ip_forwarding");
+        check(json!({ "feature_control": { "ip_addrs_no_ipam": 1 } }), 7, "ip_addrs_no_ipam is 1");
         check(json!({ "ipam": null }), 7, "names no IPAM plugin");
         check(json!({ "ipam": { "type": "../sbin/reboot" } }), 7, "ipam.type is \"../sbin/reboot\"");
         check(json!({ "ipam": { "type": ".." } }), 7, "ipam.type is \"..\"");

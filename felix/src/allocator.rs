@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use calico_datastore::watch::Update;
+use ipam::pool::Labels;
 use ipam::{Allocator, AssignError, AssignRequest, Assigned, ReleaseError};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +41,8 @@ pub(crate) enum Job {
     Assign(Box<AssignRequest>, oneshot::Sender<Result<Vec<Assigned>, IpamError>>),
     /// Release all addresses of these handles.
     Release(Vec<String>, oneshot::Sender<Result<Vec<IpAddr>, IpamError>>),
+    /// Know the labels of a namespace.
+    Namespace(String, Labels),
 }
 
 /// The allocator, to those that need addresses; cheap to clone.
@@ -73,6 +76,12 @@ impl Addresses {
         self.ask(Job::Release(handles, reply), answer).await
     }
 
+    /// Tells the labels of a namespace, to be known to the requests that follow.
+    pub(crate) async fn tell_namespace(&self, name: String, labels: Labels) {
+        // An allocator that is stopping refuses those requests, too.
+        let _ = timeout(PATIENCE, self.jobs.send(Job::Namespace(name, labels))).await;
+    }
+
     async fn ask<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, IpamError>>) -> Result<T, IpamError> {
         let ask = async {
             self.jobs.send(job).await.map_err(|_| IpamError::Stopping)?;
@@ -99,11 +108,11 @@ pub(crate) async fn run(mut allocator: Allocator, mut updates: mpsc::Receiver<Up
             }
             job = jobs.recv(), if in_sync => {
                 let Some(job) = job else { return };
-                sort(job, &mut assigns, &mut releases);
+                sort(job, &mut allocator, &mut assigns, &mut releases);
                 while assigns.len() < BATCH
                     && let Ok(job) = jobs.try_recv()
                 {
-                    sort(job, &mut assigns, &mut releases);
+                    sort(job, &mut allocator, &mut assigns, &mut releases);
                 }
             }
             () = std::future::ready(()), if !releases.is_empty() => {}
@@ -128,12 +137,13 @@ pub(crate) async fn run(mut allocator: Allocator, mut updates: mpsc::Receiver<Up
 type Assign = (Box<AssignRequest>, oneshot::Sender<Result<Vec<Assigned>, IpamError>>);
 type Release = (Vec<String>, oneshot::Sender<Result<Vec<IpAddr>, IpamError>>);
 
-fn sort(job: Job, assigns: &mut Vec<Assign>, releases: &mut VecDeque<Release>) {
+fn sort(job: Job, allocator: &mut Allocator, assigns: &mut Vec<Assign>, releases: &mut VecDeque<Release>) {
     match job {
         // Who has stopped waiting must not be given anything.
         Job::Assign(_, reply) if reply.is_closed() => {}
         Job::Assign(request, reply) => assigns.push((request, reply)),
         Job::Release(handles, reply) => releases.push_back((handles, reply)),
+        Job::Namespace(name, labels) => allocator.observe_namespace(&name, Some(labels)),
     }
 }
 

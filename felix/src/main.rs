@@ -116,7 +116,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     };
     startup.report(true, true, "node is up");
-    serve(&config, node, store, brought_up.node_mtu, &health, metrics).await
+    let has_pods = matches!(datastore, calico_datastore::Config::Kubernetes(_));
+    serve(&config, node, (store, has_pods), brought_up.node_mtu, &health, metrics).await
 }
 
 /// Command line, environment and file, as one configuration.
@@ -137,7 +138,7 @@ fn configuration(arguments: &Arguments, variable: &dyn Fn(&str) -> Option<String
 async fn serve(
     config: &Config,
     node: String,
-    store: Store,
+    (store, has_pods): (Store, bool),
     node_mtu: u32,
     health: &Health,
     metrics: Metrics,
@@ -179,6 +180,7 @@ async fn serve(
         ipv6: config.ipv6,
         spool: config.spool.clone(),
         turns: agent::Turns::default(),
+        has_pods,
         store: store.clone(),
         addresses,
         kernel: orders,

@@ -99,8 +99,11 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End,
     let state = agent.ready().await?;
     let _turn = agent.turns.wait(&identity.key).await;
     agent.settle(&identity, &add.sandbox).await?;
+    let wishes = agent.wishes(&identity, &add.sandbox).await?;
+    let wanted = wishes.apply(add)?;
     let mut assigned =
-        if add.given.is_empty() { agent.take_addresses(&identity, add).await? } else { given(agent, add)? };
+        if wanted.given.is_empty() { agent.take_addresses(&identity, &wanted).await? } else { given(agent, &wanted)? };
+    assigned.mac = wishes.mac.map(|mac| mac.to_string());
     assigned.host_interface.clone_from(&identity.interface);
     assigned.mtu = state.pod_mtu;
     let addresses: Vec<_> = assigned.addresses.iter().map(|assigned| assigned.address).collect();

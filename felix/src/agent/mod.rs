@@ -3,6 +3,7 @@
 //! One task a connection, one conversation a connection (the protocol is in [`calico_agent`]); what they do to the
 //! world is in [`work`], how a conversation goes in [`conversation`], where they come from in [`listener`].
 
+mod annotations;
 mod check;
 mod conversation;
 mod endpoint;
@@ -59,6 +60,8 @@ pub(crate) struct Agent {
     pub(crate) spool: PathBuf,
     /// Which endpoints are being worked on.
     pub(crate) turns: Turns,
+    /// Whether the store shows an orchestrator's pods, which must be there before they are connected.
+    pub(crate) has_pods: bool,
     /// Where endpoints are stored.
     pub(crate) store: Store,
     /// Where addresses come from.

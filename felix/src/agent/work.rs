@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::future::Future;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use calico_agent::spool::{Pending, pending};
 use calico_agent::{Add, Assigned, AssignedAddress, Attached, Del, Failure, Sandbox};
-use calico_api::{PoolUse, WorkloadEndpoint, WorkloadEndpointSpec};
+use calico_api::{Key, Kind, PoolUse, ProfileSpec, WorkloadEndpoint, WorkloadEndpointSpec};
 use calico_datastore::Error;
 use ipam::{AssignError, AssignRequest, ReleaseError};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::annotations::Wishes;
 use super::endpoint::{Identity, over};
 use super::{Agent, PATIENCE, code};
 use crate::allocator::IpamError;
@@ -77,6 +80,52 @@ impl Agent {
             message: "an IPv6 address is asked for, but IPv6 is off on this node".to_owned(),
             details: "set FELIX_IPV6SUPPORT=true, or ask for IPv4 only (assign_ipv6)".to_owned(),
         })
+    }
+
+    /// What the annotations of a pod and its namespace ask for; nothing where the store shows no pods.
+    ///
+    /// The allocator learns the namespace's labels, for pools that select by them. Addresses that the pod must have and
+    /// that a sandbox before this one still holds are released: both cannot have them, and this one is newer.
+    ///
+    /// # Errors
+    /// Code 11 if the pod is not there, 999 if an annotation cannot be understood.
+    pub(crate) async fn wishes(&self, identity: &Identity, sandbox: &Sandbox) -> Result<Wishes, Failure> {
+        let Some(pod) = sandbox.pod.as_ref().filter(|_| self.has_pods) else { return Ok(Wishes::default()) };
+        let failed = |reason: StepError| Failure {
+            code: code::LATER,
+            message: format!("the annotations of {} could not be read", name(sandbox)),
+            details: match reason {
+                StepError::Store(Error::NotFound(_)) => {
+                    format!(
+                        "there is no such pod on node {}: it was deleted meanwhile, or nodename is wrong",
+                        self.node
+                    )
+                }
+                reason => format!("{reason}; check the datastore, then try again"),
+            },
+        };
+        let key = Key::named(Kind::Profile, format!("kns.{}", pod.namespace));
+        let (endpoint, namespace) = tokio::join!(
+            self.bounded(self.store.get::<WorkloadEndpointSpec>(&identity.key)),
+            self.bounded(self.store.get::<ProfileSpec>(&key)),
+        );
+        let (endpoint, namespace) = (endpoint.map_err(failed)?, namespace.map_err(failed)?);
+        let labels = namespace.spec.labels_to_apply.into_iter().flatten();
+        let labels = labels.filter_map(|(key, value)| Some((key.strip_prefix("pcns.")?.to_owned(), value)));
+        self.addresses.tell_namespace(pod.namespace.clone(), labels.collect()).await;
+        let wishes = Wishes::read(&endpoint.metadata.annotations, &namespace.metadata.annotations)?;
+        let before = &endpoint.spec.container_id;
+        let holds = |address: &IpAddr| endpoint.spec.ip_networks.contains(&IpNet::from(*address).to_string());
+        if !before.is_empty() && *before != sandbox.container_id && wishes.addresses.iter().any(holds) {
+            let old = Sandbox { container_id: before.clone(), ..sandbox.clone() };
+            info!(container = before, "addresses of the sandbox before this one are released for it");
+            self.addresses.release(vec![old.handle()]).await.map_err(|error| Failure {
+                code: code::LATER,
+                message: format!("the addresses of {} are still held by its sandbox before this one", name(sandbox)),
+                details: format!("{}; try again", chain(&error)),
+            })?;
+        }
+        Ok(wishes)
     }
 
     /// Takes the addresses that `add` asks for.

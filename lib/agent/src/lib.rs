@@ -109,6 +109,9 @@ pub struct Add {
     /// Addresses that another IPAM plugin gave; if there are any, none is taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub given: Vec<IpAddr>,
+    /// Whether the pod may have addresses that no IPAM knows of (`feature_control.ip_addrs_no_ipam`).
+    #[serde(default)]
+    pub allow_without_ipam: bool,
 }
 
 /// What the plugin made.

@@ -21,6 +21,8 @@ const CONTAINER_ID: &str = "cni.projectcalico.org/containerID";
 const AWS_POD_IPS: &str = "vpc.amazonaws.com/pod-ips";
 const FLOATING_IPS: &str = "cni.projectcalico.org/floatingIPs";
 const ALLOWED_PREFIXES: &str = "cni.projectcalico.org/allowedSourcePrefixes";
+/// What the CNI plugin writes or is asked for.
+pub(super) const OF_THE_PLUGIN: &str = "cni.projectcalico.org/";
 const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 /// The orchestrator's name in endpoints.
 const ORCHESTRATOR: &str = "k8s";
@@ -86,9 +88,8 @@ pub(super) fn decode(object: Value, interface_prefix: &str) -> Seen {
         generate_name: pod.metadata.generate_name.clone().filter(|name| !name.is_empty()),
         namespace: Some(namespace.clone()),
         labels,
-        annotations: note(NETWORK_STATUS)
-            .map(|text| (NETWORK_STATUS.to_owned(), text.to_owned()))
-            .into_iter()
+        annotations: wishes(&pod)
+            .chain(note(NETWORK_STATUS).map(|text| (NETWORK_STATUS.to_owned(), text.to_owned())))
             .collect(),
         uid: pod.metadata.uid.clone(),
         resource_version: Some(revision.0.clone()),
@@ -123,6 +124,15 @@ pub(super) fn decode(object: Value, interface_prefix: &str) -> Seen {
 
 fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The annotations by which the pod asks something of its network; not those that the plugin writes.
+fn wishes(pod: &Pod) -> impl Iterator<Item = (String, String)> + '_ {
+    let annotations = pod.metadata.annotations.iter().flatten();
+    let wishes = annotations.filter(|(name, _)| {
+        name.starts_with(OF_THE_PLUGIN) && ![POD_IP, POD_IPS, CONTAINER_ID].contains(&name.as_str())
+    });
+    wishes.map(|(name, text)| (name.clone(), text.clone()))
 }
 
 /// Whether the pod's addresses are no longer its own, or about to be another's.
@@ -273,6 +283,8 @@ mod tests {
         assert_eq!(ports, [(80, None), (82, Some(8082))]);
         assert_eq!(endpoint.metadata.labels["projectcalico.org/namespace"], "default");
         assert_eq!(endpoint.metadata.labels["app"], "web");
+        let wishes = [("cni.projectcalico.org/floatingIPs".to_owned(), "[\"198.51.100.7\"]".to_owned())];
+        assert_eq!(endpoint.metadata.annotations, wishes.into(), "not what the plugin wrote");
     }
 
     #[test]

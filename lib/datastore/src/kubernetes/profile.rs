@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::codec::{Seen, metadata_of, revision_of};
 use super::metadata::convert_uid;
+use super::pod::OF_THE_PLUGIN;
 use crate::{Entry, Revision};
 
 /// The profile that lets everything pass; it belongs to no namespace.
@@ -92,6 +93,14 @@ fn profile(name: String, object: &Value, spec: Value) -> Seen {
     if !created.is_empty() {
         metadata["creationTimestamp"] = json!(created);
     }
+    // What its pods ask of their network.
+    let annotations =
+        object.get("metadata").and_then(|metadata| metadata.get("annotations")).and_then(Value::as_object);
+    let wishes = annotations.into_iter().flatten().filter(|(name, _)| name.starts_with(OF_THE_PLUGIN));
+    let wishes: serde_json::Map<String, Value> = wishes.map(|(name, text)| (name.clone(), text.clone())).collect();
+    if !wishes.is_empty() {
+        metadata["annotations"] = Value::Object(wishes);
+    }
     let value = json!({"apiVersion": API_VERSION, "kind": "Profile", "metadata": metadata, "spec": spec});
     Seen::Entry(Entry { key: Key::named(Kind::Profile, name), value, revision })
 }
@@ -103,9 +112,11 @@ mod tests {
     #[test]
     fn a_namespace_and_a_service_account_are_profiles() {
         let object = json!({"metadata": {"name": "shop", "namespace": "prod", "resourceVersion": "4",
-            "uid": "8f3c1d52-7a64-4e0b-9c21-0f6b2d5e9a17", "labels": {"team": "a"}}});
+            "uid": "8f3c1d52-7a64-4e0b-9c21-0f6b2d5e9a17", "labels": {"team": "a"},
+            "annotations": {"cni.projectcalico.org/ipv4pools": "[\"a\"]", "other": "b"}}});
         let Seen::Entry(namespace) = of_namespace(&object) else { panic!("no profile") };
         assert_eq!(namespace.key, Key::named(Kind::Profile, "kns.shop"));
+        assert_eq!(namespace.value["metadata"]["annotations"], json!({"cni.projectcalico.org/ipv4pools": "[\"a\"]"}));
         assert_eq!(
             namespace.value["spec"]["labelsToApply"],
             json!({"pcns.team": "a", "pcns.projectcalico.org/name": "shop"})
