@@ -47,6 +47,9 @@ pub const PROTOCOL: u8 = 12;
 pub enum Command {
     /// The best paths of these prefixes changed; `None` is none.
     Learned(Vec<(IpNet, Option<Learned>)>),
+    /// What the next [`Command::Learned`] ends for these prefixes, their peers have withdrawn: such routes, if they were learned
+    /// since the start, need not wait for [`Command::Sweep`].
+    Withdrawn(Vec<IpNet>),
     /// These next hops are to be looked up and watched (`true`), or no longer.
     NextHops(Vec<(IpAddr, bool)>),
     /// Pools, blocks or priorities changed.

@@ -27,6 +27,7 @@ use bgp_plan::policies::{PolicyBook, Settings};
 use bgp_plan::sessions::Plan;
 use bgp_proto::{ConnectionId, Families, RouterId, StopReason};
 use calico_daemon::{LogLevel, Reporter};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{error, info};
@@ -135,6 +136,8 @@ pub struct Speaker {
     ownership: Option<Ownership>,
     /// The routes to peers that it has still to be told, and those it was told last.
     pending_statics: Option<BTreeMap<IpAddr, IpAddr>>,
+    /// During recovery: prefixes that peers have withdrawn, of which the kernel's thread has still to be told.
+    withdrawn: Vec<IpNet>,
     statics: BTreeMap<IpAddr, IpAddr>,
     /// Which of others' routes are to be told, and were asked for last.
     pending_interest: Option<Interest>,
@@ -200,6 +203,7 @@ pub async fn run(parts: Parts, stop: impl Future<Output = &'static str>) -> anyh
         pending_ownership: None,
         ownership: None,
         pending_statics: None,
+        withdrawn: Vec::new(),
         statics: BTreeMap::new(),
         pending_interest: None,
         interest: None,
@@ -356,7 +360,14 @@ impl Speaker {
         if !self.pending_next_hops.is_empty() {
             return Some(Command::NextHops(std::mem::take(&mut self.pending_next_hops)));
         }
-        self.routing.collect().then(|| Command::Learned(self.routing.take_changes()))
+        if !self.routing.collect() {
+            self.withdrawn.clear(); // nobody's best path was among them
+            return None;
+        }
+        if !self.withdrawn.is_empty() {
+            return Some(Command::Withdrawn(std::mem::take(&mut self.withdrawn)));
+        }
+        Some(Command::Learned(self.routing.take_changes()))
     }
 
     fn leave(&mut self) {

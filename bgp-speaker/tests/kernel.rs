@@ -249,6 +249,30 @@ fn a_route_that_the_kernel_refuses_holds_no_other_up_and_leaves_the_rest_in_sync
 }
 
 #[test]
+fn what_a_peer_withdraws_after_a_restart_goes_at_once_and_leftovers_wait() {
+    in_namespace(|| {
+        ip("route add 10.244.1.0/26 via 10.0.0.2 metric 1024 proto bird");
+        ip("route add 10.244.9.0/26 via 10.0.0.9 metric 1024 proto bird");
+        let handle = kernel::start().unwrap();
+        let [first, second, third] = ["10.244.1.0/26", "10.244.2.0/26", "10.244.3.0/26"];
+        let via = |prefix: &str| format!("{prefix} via 10.0.0.2 dev eth0 metric 1024");
+        let leftover = "10.244.9.0/26 via 10.0.0.9 dev eth0 metric 1024".to_owned();
+        let all = [first, second, third].map(|prefix| learned(prefix, &["10.0.0.2"]));
+        tell(&handle, Order::Learned(all.to_vec()));
+        become_routes(&[&via(first), &via(second), &via(third), &leftover]);
+
+        // Withdrawn in words; withdrawn without having been learned; and lost with its session.
+        tell(&handle, Order::Withdrawn(vec![net(first), net("10.244.9.0/26")]));
+        tell(&handle, Order::Learned(vec![(net(first), None), (net(second), None)]));
+        tell(&handle, Order::Learned(vec![learned("10.244.4.0/26", &["10.0.0.2"])]));
+        become_routes(&[&via(second), &via(third), &via("10.244.4.0/26"), &leftover]);
+
+        tell(&handle, Order::Sweep);
+        become_routes(&[&via(third), &via("10.244.4.0/26")]);
+    });
+}
+
+#[test]
 fn a_restarted_thread_adopts_routes_and_removes_the_rest_only_when_told() {
     in_namespace(|| {
         ip("route add 10.244.1.0/26 via 10.0.0.2 metric 1024 proto bird");

@@ -1,10 +1,12 @@
 //! What does the thread wait for, and what does it do then?
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
 use bgp_proto::{Families, Family};
 use calico_netlink::{Event, Monitor, Route, RouteFilter, RouteTable, Socket, TABLE_MAIN};
+use ipnet::IpNet;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -29,6 +31,8 @@ pub(super) struct Kernel {
     pub(super) fib: Fib,
     pub(super) dependents: Dependents,
     pub(super) statics: Statics,
+    /// What peers have withdrawn, until the changes that follow from it are told.
+    withdrawn: BTreeSet<IpNet>,
     /// Everything is to be read and judged again.
     pub(super) stale: bool,
     retry: Option<Instant>,
@@ -53,6 +57,7 @@ impl Kernel {
             fib: Fib::default(),
             dependents: Dependents::default(),
             statics: Statics::default(),
+            withdrawn: BTreeSet::new(),
             stale: true,
             retry: None,
             pause: RETRY.0,
@@ -123,9 +128,14 @@ impl Kernel {
                     self.dependents.touch(&prefix);
                     if let Some(old) = old.filter(|_| gone) {
                         self.withdraw(&prefix, old.verdict.as_ref());
+                        if self.withdrawn.contains(&prefix) {
+                            self.release(&prefix, old.verdict.as_ref());
+                        }
                     }
                 }
+                self.withdrawn.clear();
             }
+            Command::Withdrawn(prefixes) => self.withdrawn.extend(prefixes),
             Command::NextHops(changes) => {
                 changes.into_iter().for_each(|(next_hop, used)| self.dependents.watch(next_hop, used));
             }

@@ -156,6 +156,13 @@ impl Kernel {
         }
     }
 
+    /// Lets the route go that a verdict stood for, even before the sweep.
+    pub(super) fn release(&mut self, prefix: &IpNet, verdict: Option<&Verdict>) {
+        if let Some(Verdict::Install { metric, .. }) = verdict {
+            self.table.release(&key(prefix, *metric));
+        }
+    }
+
     /// Writes what differs, but for what the kernel refused a short while ago.
     pub(super) fn write(&mut self) {
         let now = Instant::now();

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use bgp_proto::{Action, ConnectionId, Direction, Event, Negotiated, Reason};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
+use super::recovery::Recovery;
 use super::{STRANGER, STRANGERS, Speaker};
 use crate::routing::messages_in;
 use crate::transport::{self, Connection, DialId, Incoming, NotAdmitted};
@@ -176,7 +178,12 @@ impl Speaker {
                 self.routing.peer_down(id, keep);
                 self.down(id, !keep.is_empty(), &reason);
             }
-            Action::Update(update) => self.routing.update(id, &update),
+            Action::Update(update) => {
+                if !matches!(self.recovery, Recovery::Done) {
+                    self.withdrawn.extend(update.withdrawn.iter().map(|nlri| IpNet::from(nlri.prefix)));
+                }
+                self.routing.update(id, &update);
+            }
             Action::Faults(faults) => {
                 for fault in &faults {
                     if peer.may_complain(Instant::now()) {

@@ -33,6 +33,8 @@ pub struct RouteTable {
     /// Interfaces that are off or gone, as far as we were told.
     down: BTreeSet<u32>,
     held: BTreeSet<RouteKey>,
+    /// Keys whose routes may be removed though nothing else may.
+    released: BTreeSet<RouteKey>,
     stale: bool,
     sweep: bool,
 }
@@ -43,8 +45,8 @@ impl RouteTable {
     pub fn new(ours: impl Fn(&Route) -> bool + Send + Sync + 'static) -> Self {
         let delta = Delta::with_comparison(Route::is_met_by);
         let filter = RouteFilter::default();
-        let (surplus, down, held) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        Self { ours: Box::new(ours), filter, delta, surplus, down, held, stale: true, sweep: false }
+        let (surplus, down, held, released) = (Vec::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { ours: Box::new(ours), filter, delta, surplus, down, held, released, stale: true, sweep: false }
     }
 
     /// The same, reading only routes that pass `filter`: all of ours must.
@@ -56,12 +58,22 @@ impl RouteTable {
     /// Desires a route, instead of what was desired under its key.
     pub fn want(&mut self, route: Route) {
         let route = route.normalized();
+        self.released.remove(&route.key());
         self.delta.want(route.key(), route);
     }
 
     /// Desires no route under this key.
     pub fn unwant(&mut self, key: &RouteKey) {
         self.delta.unwant(key);
+    }
+
+    /// Desires no route under this key, and lets the one that is there be removed even before [`RouteTable::set_sweep`]:
+    /// whoever wanted it says that it is over.
+    pub fn release(&mut self, key: &RouteKey) {
+        self.delta.unwant(key);
+        if !self.sweep {
+            self.released.insert(*key);
+        }
     }
 
     /// The desired routes, in the order of their keys.
@@ -78,6 +90,9 @@ impl RouteTable {
     /// every source of it has spoken.
     pub fn set_sweep(&mut self, sweep: bool) {
         self.sweep = sweep;
+        if sweep {
+            self.released.clear();
+        }
     }
 
     /// Leaves these keys as they are until told otherwise, and counts them as in sync: the kernel refused them a short
@@ -139,7 +154,7 @@ impl RouteTable {
         let desired = self.delta.desired();
         let removable = self.sweep && !self.surplus.is_empty();
         let mut dirty = self.delta.dirty().filter(|key| !self.held.contains(key));
-        let pending = dirty.any(|key| self.sweep || desired.contains_key(key));
+        let pending = dirty.any(|key| self.sweep || self.released.contains(key) || desired.contains_key(key));
         !(self.stale || removable || pending)
     }
 
@@ -162,9 +177,11 @@ impl RouteTable {
             }
         }
         self.replace(socket, contested, &mut failures);
-        if self.sweep {
-            self.remove(socket, plan.deletes, &mut failures);
+        if !self.sweep {
+            plan.deletes.retain(|key| self.released.contains(key));
         }
+        self.remove(socket, plan.deletes, &mut failures);
+        self.released.retain(|key| self.delta.actual().contains_key(key));
         failures
     }
 
@@ -264,7 +281,7 @@ impl RouteTable {
                 }
             }
         }
-        let surplus = std::mem::take(&mut self.surplus);
+        let surplus = if self.sweep { std::mem::take(&mut self.surplus) } else { Vec::new() };
         let refused = socket.change_routes("delete", &surplus, Route::delete);
         for (index, error) in refused.into_iter().filter(|(_, error)| !error.is_not_found()) {
             if let Some(route) = surplus.get(index) {
