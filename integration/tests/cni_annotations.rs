@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use anyhow::{Context, Result, ensure};
 use integration::servers::Server;
 use integration::servers::kubernetes::ApiServer;
-use integration::{Net, Node, Pod, StoreKind};
+use integration::{Net, Node, PATIENCE, Pod, StoreKind, wait};
 use serde_json::{Value, json};
 
 const POOLS: &str = "\
@@ -111,6 +111,32 @@ fn pods_get_the_addresses_that_annotations_ask_for_and_show_them() -> Result<()>
     ensure!(annotation(&net, "fixed", "containerID")? == anew.container);
     anew.call("DEL")?.map_err(anyhow::Error::msg)?;
     ensure!(!is_assigned(&node, "10.244.7.9")?);
+    node.check()
+}
+
+#[test]
+fn gc_clears_the_annotations_of_a_pod_whose_sandbox_is_forgotten_and_of_no_other() -> Result<()> {
+    let net = Net::new(StoreKind::Kubernetes)?;
+    let node = net.node("east")?;
+    node.apply(POOLS)?;
+    node.start_felix()?;
+    let (kept, lost) = (node.pod("kept")?, node.pod("lost")?);
+    let address = lost.address()?.to_string();
+    node.run("ip", &["netns", "del", "cni-lost"])?;
+    wait::becomes(PATIENCE, "the interface has gone with its namespace, and its route with it", || {
+        Ok(!node.run("ip", &["route"])?.lines().any(|route| route.starts_with(&format!("{address} "))))
+    })?;
+    ensure!(is_assigned(&node, &address)?);
+    let netconf = json!({ "cniVersion": "1.1.0", "name": "k8s-pod-network", "type": "calico",
+        "ipam": { "type": "calico-ipam" },
+        "cni.dev/valid-attachments": [{ "containerID": kept.container(), "ifname": "eth0" }] });
+    for _ in 0..2 {
+        let output = kept.exec_raw("calico", "GC", netconf.to_string().as_bytes())?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        ensure!(!is_assigned(&node, &address)? && annotation(&net, "lost", "podIP")?.is_empty());
+        ensure!(annotation(&net, "kept", "podIP")? == format!("{}/32", kept.address()?));
+    }
+    kept.ping(node.address().into())?;
     node.check()
 }
 

@@ -128,7 +128,9 @@ impl Agent {
             let addresses: BTreeSet<IpAddr> = networks(&spec).map(|network| network.addr()).collect();
             let of_other_network = addresses.iter().any(|address| foreign.contains(address))
                 || (spec.orchestrator == "cni" && !spec.profiles.contains(&gc.network));
-            if spec.container_id.is_empty() || gc.valid.iter().any(attachment) || of_other_network {
+            // A pod's object outlives its network, and then has no address.
+            let is_done = self.has_pods && addresses.is_empty();
+            if is_done || spec.container_id.is_empty() || gc.valid.iter().any(attachment) || of_other_network {
                 continue;
             }
             let leftover = found.entry(spec.container_id).or_default();
