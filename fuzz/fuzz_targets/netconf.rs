@@ -25,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
         Ok(netconf) => {
             assert!(cni::netconf::is_plain(&netconf.name) && netconf.queues > 0, "{netconf:?}");
             match &netconf.ipam {
-                Ok(ipam) => assert!(ipam.ipv4 || ipam.ipv6, "{ipam:?}"),
+                Ok(ipam) => assert!(ipam.program.is_some() || ipam.ipv4 || ipam.ipv6, "{ipam:?}"),
                 Err(error) => check(error),
             }
         }
