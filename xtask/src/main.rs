@@ -58,6 +58,9 @@ enum Task {
         /// For how long.
         #[arg(long, default_value_t = 60)]
         seconds: u32,
+        /// Only run all targets on their seeds; needs no nightly toolchain.
+        #[arg(long, conflicts_with_all = ["target", "seconds"])]
+        seeds: bool,
     },
 }
 
@@ -73,7 +76,8 @@ fn main() -> ExitCode {
         Some(Task::Check) => check::all(),
         Some(Task::Bench { name, arguments }) => bench::all(name.as_deref(), &arguments),
         Some(Task::Setup) => setup::install(setup::Purpose::Everything),
-        Some(Task::Fuzz { target, seconds }) => fuzz::fuzz(target.as_deref(), seconds),
+        Some(Task::Fuzz { seeds: true, .. }) => fuzz::seeds(),
+        Some(Task::Fuzz { target, seconds, .. }) => fuzz::fuzz(target.as_deref(), seconds),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -43,6 +43,22 @@ impl fmt::Debug for Etcd {
     }
 }
 
+/// Reads a key and its octets as every kind that they can be, each with what would be written for it: for those who throw
+/// anything at the reader.
+#[doc(hidden)]
+pub fn read_anything(path: &str, octets: &[u8]) -> Vec<(Entry, Result<Vec<u8>>)> {
+    let mut read = Vec::new();
+    for kind in Kind::ALL {
+        if let Place::Key(key) = key::parse(*kind, path)
+            && let Ok(entry) = codec::decode(key, path, octets, revision(1))
+        {
+            let written = codec::encode(&entry.key, &entry.value);
+            read.push((entry, written));
+        }
+    }
+    read
+}
+
 fn revision(number: i64) -> Revision {
     Revision(number.to_string())
 }

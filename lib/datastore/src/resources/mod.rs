@@ -32,6 +32,15 @@ pub fn open(path: impl AsRef<Path>) -> Result<Store> {
     Ok(Store::new(Resources::open(path.as_ref())?))
 }
 
+/// Reads a text as such a file is read: for those who throw anything at the reader.
+///
+/// # Errors
+/// What is wrong with it.
+#[doc(hidden)]
+pub fn read_anything(text: &str) -> std::result::Result<std::collections::BTreeMap<Key, Value>, String> {
+    content::read(text)
+}
+
 /// A file of resources.
 pub struct Resources {
     name: String,
