@@ -339,11 +339,16 @@ impl Speaker {
     /// Whether the kernel's thread has something to hear.
     fn has_commands(&mut self) -> bool {
         self.pending_next_hops.extend(self.routing.take_next_hops());
-        self.pending_ownership.is_some()
+        let learned = self.routing.collect();
+        if !learned {
+            // Nobody's best path was among them: that such a path is lost later, otherwise, is no withdrawal.
+            self.withdrawn.clear();
+        }
+        learned
+            || self.pending_ownership.is_some()
             || self.pending_statics.is_some()
             || self.pending_interest.is_some()
             || !self.pending_next_hops.is_empty()
-            || self.routing.collect()
     }
 
     /// What the kernel's thread hears next: who owns what, before any learned route.
@@ -361,7 +366,6 @@ impl Speaker {
             return Some(Command::NextHops(std::mem::take(&mut self.pending_next_hops)));
         }
         if !self.routing.collect() {
-            self.withdrawn.clear(); // nobody's best path was among them
             return None;
         }
         if !self.withdrawn.is_empty() {

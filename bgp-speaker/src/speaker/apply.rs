@@ -239,7 +239,7 @@ impl Speaker {
         able.min_by_key(|(id, peer)| (!peer.config.passive, *id)).map(|(id, _)| id)
     }
 
-    /// The keys of all peers that may connect. One whose password is not known is left out, and is not answered.
+    /// The keys of all peers that may connect. One whose password is not known is left out, and is not admitted.
     fn keys(&self) -> Keys {
         let acceptor = |address: &IpAddr| self.peers.get(&self.acceptor(*address)?);
         self.by_address.keys().filter_map(|address| Some((*address, acceptor(address)?.md5_key()))).collect()
