@@ -133,7 +133,9 @@ impl Speaker {
     fn add(&mut self, config: SessionConfig) {
         let Some(identity) = self.identity else { return };
         let (now, clock) = (Instant::now(), Timestamp::now());
-        let id = (0..).find(|id| !self.peers.contains_key(id)).expect("there are fewer peers than numbers");
+        // The lowest number that is free: the RIB's tables are indexed by them.
+        let taken = self.peers.keys().zip(0..).take_while(|(id, number)| **id == *number).count();
+        let id = u32::try_from(taken).expect("there are fewer peers than numbers");
         self.reconfigured = clock;
         info!(session = config.name, peer = %config.peer, asn = config.peer_as, passive = config.passive, "session added");
         self.by_name.insert(config.name.clone(), id);
