@@ -217,7 +217,7 @@ where
     let mut wait = Duration::from_millis(100);
     loop {
         match timeout(PATIENCE, operation()).await {
-            Ok(Err(error)) if error.is_temporary() => {
+            Ok(Err(error)) if error.may_pass() => {
                 warn!(what, %error, again_in = ?wait, "waiting for the datastore")
             }
             Ok(result) => return result,

@@ -78,6 +78,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a daemon should go on asking: the same call may succeed later, if only because somebody does what the text
+    /// says (grants a right, replaces a token).
+    pub fn may_pass(&self) -> bool {
+        self.is_temporary() || matches!(self, Self::Unauthorized(_))
+    }
+
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::NotServed { .. } | Self::Unreadable { .. })

@@ -1,17 +1,23 @@
 //! Requests to the API server: JSON out, JSON in, and every way to fail told apart.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use kube::client::Body;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info};
 
+use super::connect::{self, Connection};
+use super::credentials::{explained, is_about_certificates};
 use super::limit::Limiter;
+use crate::config::KubernetesConfig;
 
 /// How long one request may take: an API server that is gone is known as such within five seconds.
 const PATIENCE: Duration = Duration::from_millis(4500);
@@ -84,15 +90,53 @@ pub(super) struct Event {
     pub(super) object: Value,
 }
 
-/// A connection to an API server; it opens and keeps sockets as needed.
+/// Requests to an API server, as whoever our credentials say at the time.
 pub(super) struct Client {
-    inner: kube::Client,
+    config: KubernetesConfig,
+    /// Replaced when the server does not accept it and the files behind it have changed.
+    connection: Mutex<Arc<Connection>>,
     limiter: Option<Limiter>,
 }
 
 impl Client {
-    pub(super) fn new(inner: kube::Client, limiter: Option<Limiter>) -> Self {
-        Self { inner, limiter }
+    /// Prepares the connection; no request is made.
+    pub(super) async fn new(config: &KubernetesConfig) -> crate::Result<Self> {
+        let connection = Mutex::new(Arc::new(connect::open(config).await?));
+        let limiter = config.client_qps.and_then(|rate| Limiter::new(f64::from(rate), config.client_burst));
+        Ok(Self { config: config.clone(), connection, limiter })
+    }
+
+    /// The server's URL, for people.
+    pub(super) fn server(&self) -> String {
+        self.connection().server.clone()
+    }
+
+    /// Why the server may not know us.
+    pub(super) fn unknown(&self) -> String {
+        self.connection().credentials.unknown(Timestamp::now())
+    }
+
+    fn connection(&self) -> Arc<Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The connection to use in place of one that the server did not accept; none if nothing about it has changed.
+    async fn renewed(&self, refused: &Arc<Connection>) -> Option<Arc<Connection>> {
+        let current = self.connection();
+        if !Arc::ptr_eq(&current, refused) {
+            return Some(current); // another request has just been here
+        }
+        let fresh = match connect::open(&self.config).await {
+            Ok(fresh) if fresh.credentials != refused.credentials => Arc::new(fresh),
+            Ok(_) => return None,
+            Err(error) => {
+                debug!(%error, "credentials cannot be read again");
+                return None;
+            }
+        };
+        info!(server = fresh.server, "credentials were replaced: going on with the new ones");
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
+        Some(fresh)
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -168,36 +212,66 @@ impl Client {
         }
     }
 
-    /// Sends a request; a refusal is read to its end and becomes a failure.
+    /// Sends a request; once more if we are not accepted and have other credentials by now.
     async fn open(
         &self,
         method: Method,
         path: &str,
         body: Option<(&'static str, &Value)>,
     ) -> Result<Response<Body>, Failure> {
-        let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, JSON);
-        let mut octets = Vec::new();
-        if let Some((mime, body)) = body {
-            request = request.header(header::CONTENT_TYPE, HeaderValue::from_static(mime));
-            octets = body.to_string().into_bytes();
+        let connection = self.connection();
+        let failure = match open_on(&connection, method.clone(), path, body).await {
+            Err(failure) if failure.is_of_credentials() => failure,
+            other => return other,
+        };
+        match self.renewed(&connection).await {
+            // The server has not begun with the request: it does not talk with whom it does not know.
+            Some(fresh) => open_on(&fresh, method, path, body).await,
+            None => Err(failure),
         }
-        let request = request
-            .body(Body::from(octets))
-            .map_err(|error| Failure::Unreachable(format!("{path} is no path: {error}")))?;
-        let response = self.inner.send(request).await.map_err(|error| Failure::Unreachable(chain(&error)))?;
-        let code = response.status();
-        if code.is_success() {
-            return Ok(response);
-        }
-        let octets = collect(response).await?;
-        // A path that nothing serves is answered in plain text.
-        let mut status: Status = serde_json::from_slice(&octets).unwrap_or_default();
-        status.code = code.as_u16();
-        if status.message.is_empty() {
-            status.message = format!("{code}: {}", String::from_utf8_lossy(&octets).trim());
-        }
-        Err(Failure::Refused(Box::new(status)))
     }
+}
+
+impl Failure {
+    /// Whether other credentials may help.
+    fn is_of_credentials(&self) -> bool {
+        match self {
+            Self::Refused(status) => status.code == 401,
+            Self::Unreachable(words) => is_about_certificates(words),
+        }
+    }
+}
+
+/// Sends a request; a refusal is read to its end and becomes a failure.
+async fn open_on(
+    connection: &Connection,
+    method: Method,
+    path: &str,
+    body: Option<(&'static str, &Value)>,
+) -> Result<Response<Body>, Failure> {
+    let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, JSON);
+    let mut octets = Vec::new();
+    if let Some((mime, body)) = body {
+        request = request.header(header::CONTENT_TYPE, HeaderValue::from_static(mime));
+        octets = body.to_string().into_bytes();
+    }
+    let request = request
+        .body(Body::from(octets))
+        .map_err(|error| Failure::Unreachable(format!("{path} is no path: {error}")))?;
+    let response =
+        connection.http.send(request).await.map_err(|error| Failure::Unreachable(explained(chain(&error))))?;
+    let code = response.status();
+    if code.is_success() {
+        return Ok(response);
+    }
+    let octets = collect(response).await?;
+    // A path that nothing serves is answered in plain text.
+    let mut status: Status = serde_json::from_slice(&octets).unwrap_or_default();
+    status.code = code.as_u16();
+    if status.message.is_empty() {
+        status.message = format!("{code}: {}", String::from_utf8_lossy(&octets).trim());
+    }
+    Err(Failure::Refused(Box::new(status)))
 }
 
 fn late() -> Failure {

@@ -1,4 +1,4 @@
-//! Which API server, and who we are to it.
+//! Which API server, and how it is reached.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,8 +12,7 @@ use kube::config::{
 };
 use tower::{BoxError, ServiceBuilder};
 
-use super::client::Client;
-use super::limit::Limiter;
+use super::credentials::Credentials;
 use crate::config::KubernetesConfig;
 use crate::{Error, Result};
 
@@ -29,9 +28,20 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The context, cluster and user of what needs no kubeconfig.
 const NAME: &str = "calico";
 
-/// A client for the server that `config` names, and the server's URL for people. No request is made.
-pub(super) async fn client(config: &KubernetesConfig) -> Result<(Client, String)> {
+/// A way to the server, with the credentials that were there when it was made.
+pub(super) struct Connection {
+    /// Opens and keeps sockets as needed.
+    pub(super) http: kube::Client,
+    /// Who we are on it.
+    pub(super) credentials: Credentials,
+    /// The server's URL, for people.
+    pub(super) server: String,
+}
+
+/// A connection to the server that `config` names, with what its files hold now. No request is made.
+pub(super) async fn open(config: &KubernetesConfig) -> Result<Connection> {
     let settings = settings(config).await?;
+    let credentials = Credentials::of(&settings);
     let server = settings.cluster_url.to_string().trim_end_matches('/').to_owned();
     let refuse = |error: kube::Error| Error::Unavailable {
         store: format!("kubernetes {server}"),
@@ -53,8 +63,7 @@ pub(super) async fn client(config: &KubernetesConfig) -> Result<(Client, String)
         .layer(settings.extra_headers_layer().map_err(refuse)?)
         .map_err(BoxError::from)
         .service(http);
-    let limiter = config.client_qps.and_then(|rate| Limiter::new(f64::from(rate), config.client_burst));
-    Ok((Client::new(kube::Client::new(service, settings.default_namespace.clone()), limiter), server))
+    Ok(Connection { http: kube::Client::new(service, settings.default_namespace.clone()), credentials, server })
 }
 
 /// Kubeconfig with what `config` says beside it, or the pod's service account.
@@ -76,6 +85,16 @@ async fn settings(config: &KubernetesConfig) -> Result<kube::Config> {
     };
     let token_file = Path::new(SERVICE_ACCOUNT).join("token");
     if kubeconfig.is_none() && config.api_token.is_none() && config.cert_file.is_none() && token_file.exists() {
+        let missing = |name: &&&str| std::env::var_os(name).is_none_or(|value| value.is_empty());
+        if config.api_endpoint.is_none()
+            && let Some(name) = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"].iter().find(missing)
+        {
+            let next = "the kubelet sets it; or set both in the ConfigMap kubernetes-services-endpoint";
+            return Err(cannot(
+                "the pod has a service account, but the API server is not named",
+                &format!("{name} is not set; {next}"),
+            ));
+        }
         let mut settings =
             kube::Config::incluster().map_err(|error| cannot("the pod's service account cannot be used", &error))?;
         if let Some(endpoint) = &config.api_endpoint {

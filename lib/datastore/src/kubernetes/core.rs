@@ -1,9 +1,11 @@
 //! Kubernetes' own kinds that BGP reads, as they are: Secret, Service, EndpointSlice.
 
 use calico_api::{Key, Kind};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::Kubernetes;
+use super::client::{Failure, JSON, MERGE_PATCH};
 use super::codec::{Seen, revision_of};
 use super::group::is_segment;
 use crate::{Entry, Error, Fault, Result};
@@ -20,6 +22,27 @@ impl Kubernetes {
             Seen::Entry(entry) if entry.key == *key => Ok(entry),
             Seen::Fault(fault) => Err(Error::Corrupt(fault)),
             _ => Err(Error::NotFound(key.clone())),
+        }
+    }
+
+    /// A request about an object that is no resource of ours, such as a Lease: HTTP's code, and the object or the
+    /// server's `Status`. `body` is sent, as JSON or as a merge patch, unless it is null.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the server does not answer.
+    pub async fn object(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let answer = match (method, body) {
+            ("PATCH", body) => self.client.send(Method::PATCH, path, MERGE_PATCH, body).await,
+            ("POST", body) => self.client.send(Method::POST, path, JSON, body).await,
+            ("PUT", body) => self.client.send(Method::PUT, path, JSON, body).await,
+            _ => self.client.get(path).await,
+        };
+        match answer {
+            Ok(object) => Ok((200, object)),
+            Err(Failure::Refused(status)) => {
+                Ok((status.code, json!({"message": status.message, "reason": status.reason})))
+            }
+            Err(Failure::Unreachable(reason)) => Err(self.unavailable(reason)),
         }
     }
 }

@@ -4,6 +4,7 @@ use calico_api::{Key, Kind};
 
 use super::Kubernetes;
 use super::client::{Failure, Status};
+use super::credentials::forbidden;
 use crate::{Error, Revision};
 
 /// What a refusal means for a resource.
@@ -52,7 +53,7 @@ impl Kubernetes {
             Meaning::NotFound => Error::NotFound(key.clone()),
             Meaning::AlreadyExists => Error::AlreadyExists(key.clone()),
             Meaning::Conflict => Error::Conflict(key.clone()),
-            Meaning::Unauthorized => Error::Unauthorized(status.message),
+            Meaning::Unauthorized => self.unauthorized(&status),
             Meaning::Rejected => Error::Rejected { key: key.clone(), reason: status.message },
             Meaning::NotServed => self.unavailable(self.not_served(key.kind())),
             Meaning::Compacted => Error::Compacted(status.message),
@@ -67,11 +68,20 @@ impl Kubernetes {
             Failure::Refused(status) => status,
         };
         match meaning(&status) {
-            Meaning::Unauthorized => Error::Unauthorized(status.message),
+            Meaning::Unauthorized => self.unauthorized(&status),
             Meaning::Compacted => Error::Compacted(from.map_or(status.message, |from| from.0.clone())),
             Meaning::NotServed => self.unavailable(self.not_served(kind)),
             _ => self.unavailable(format!("{} ({})", status.message, status.code)),
         }
+    }
+
+    /// Whom the server does not know, or what it does not let them do; and what helps.
+    pub(super) fn unauthorized(&self, status: &Status) -> Error {
+        let store = crate::Backend::describe(self);
+        Error::Unauthorized(match status.code {
+            401 => format!("{store}: {} ({})", self.client.unknown(), status.message),
+            _ => format!("{store}: {}", forbidden(&status.message)),
+        })
     }
 
     pub(super) fn not_served(&self, kind: Kind) -> String {
@@ -82,8 +92,11 @@ impl Kubernetes {
                 kind.api_version()
             );
         }
-        let (plural, group) = (self.group.plural(kind), self.group.api_version());
-        format!("it serves no {plural} of {group}; apply the custom resource definitions (manifests/crds)")
+        let (plural, group, folder) = (self.group.plural(kind), self.group.api_version(), self.group.folder());
+        format!(
+            "it serves no {plural} of {group}; apply the custom resource definitions: \
+             kubectl apply --server-side -f manifests/crds/{folder}"
+        )
     }
 }
 

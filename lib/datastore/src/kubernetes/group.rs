@@ -48,6 +48,14 @@ impl ApiGroup {
         }
     }
 
+    /// The folder of its definitions among the manifests.
+    pub(super) const fn folder(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Native => "native",
+        }
+    }
+
     /// The other one.
     pub(super) const fn other(self) -> Self {
         match self {

@@ -8,6 +8,7 @@ mod client;
 mod codec;
 mod connect;
 mod core;
+mod credentials;
 mod custom;
 mod error;
 mod group;
@@ -59,17 +60,27 @@ impl Kubernetes {
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the configuration names no server or unusable credentials, or if the server does not
-    /// answer within five seconds.
+    /// answer within five seconds; [`Error::Unauthorized`] if it does not know us.
     pub async fn connect(config: &KubernetesConfig) -> Result<Self> {
-        let (client, server) = connect::client(config).await?;
+        let client = Client::new(config).await?;
+        let server = client.server();
         let explicit = config.calico_api_group.as_deref().and_then(ApiGroup::from_setting);
         let found = match explicit {
             Some(group) => Discovered { group, both: false },
             None => match group::discover(&client).await {
                 Ok(discovered) => discovered,
-                Err(Failure::Refused(status)) => {
+                // Everybody whom the server knows may list them, unless somebody took care that not.
+                Err(Failure::Refused(status)) if status.code == 403 => {
                     warn!(%server, reason = %status.message, "API groups cannot be listed: the classic one is assumed");
                     Discovered { group: ApiGroup::Classic, both: false }
+                }
+                Err(Failure::Refused(status)) if status.code == 401 => {
+                    return Err(Error::Unauthorized(format!("{}: {}", describe(&server), client.unknown())));
+                }
+                // To guess now might be to look in the wrong group for as long as this process lives.
+                Err(Failure::Refused(status)) => {
+                    let reason = format!("its API groups cannot be listed: {} ({})", status.message, status.code);
+                    return Err(Error::Unavailable { store: describe(&server), reason });
                 }
                 Err(Failure::Unreachable(reason)) => {
                     return Err(Error::Unavailable { store: describe(&server), reason });

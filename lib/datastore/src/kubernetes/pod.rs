@@ -70,7 +70,8 @@ pub(super) fn decode(object: Value, interface_prefix: &str) -> Seen {
     };
     let endpoint_name = workload_endpoint_name(&node, ORCHESTRATOR, &name, ENDPOINT);
     let key = Key::namespaced(Kind::WorkloadEndpoint, &*namespace, &*endpoint_name);
-    let networks = if is_finished(&pod) { Vec::new() } else { networks(&pod) };
+    let finished = is_finished(&pod);
+    let networks = if finished { Vec::new() } else { networks(&pod) };
     let account = spec.service_account_name.clone().unwrap_or_default();
     let mut labels = pod.metadata.labels.clone().unwrap_or_default();
     labels.insert("projectcalico.org/namespace".to_owned(), namespace.clone());
@@ -90,6 +91,7 @@ pub(super) fn decode(object: Value, interface_prefix: &str) -> Seen {
         labels,
         annotations: wishes(&pod)
             .chain(note(NETWORK_STATUS).map(|text| (NETWORK_STATUS.to_owned(), text.to_owned())))
+            .chain(finished.then(|| (WorkloadEndpointSpec::FINISHED.to_owned(), "true".to_owned())))
             .collect(),
         uid: pod.metadata.uid.clone(),
         resource_version: Some(revision.0.clone()),
