@@ -1,5 +1,6 @@
 //! What a back end must do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -124,6 +125,21 @@ impl Filter {
     }
 }
 
+/// A condition of a Kubernetes Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCondition {
+    /// `NetworkUnavailable` and the like.
+    pub condition_type: String,
+    /// Whether it holds.
+    pub status: bool,
+    /// One word, for programs.
+    pub reason: String,
+    /// A sentence, for people.
+    pub message: String,
+    /// The present time (RFC 3339).
+    pub now: String,
+}
+
 /// All resources of a kind at one revision.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
@@ -202,6 +218,24 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Conflict`](crate::Error::Conflict), [`Error::NotFound`](crate::Error::NotFound).
     async fn delete(&self, key: &Key, revision: Option<&Revision>) -> Result<Entry>;
+
+    /// The texts of a ConfigMap of Kubernetes; `None` if there is none of that name, or the store has no such thing.
+    ///
+    /// # Errors
+    /// [`Error::Unauthorized`](crate::Error::Unauthorized) if it may not be read.
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, String>>> {
+        let _ = (namespace, name);
+        Ok(None)
+    }
+
+    /// Makes a condition of a Kubernetes Node so; returns whether anything had to be written. Elsewhere nothing is done.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such node.
+    async fn set_node_condition(&self, node: &str, condition: &NodeCondition) -> Result<bool> {
+        let _ = (node, condition);
+        Ok(false)
+    }
 
     /// Resolves when a failure of this store may have passed, so that it is asked again at once; it is made before the
     /// operation that may fail. A store that cannot know never says so, and is asked again after a while anyway.

@@ -18,7 +18,15 @@ const TRIES: usize = 5;
 /// # Errors
 /// As the store's operations.
 pub async fn ensure_initialized(store: &Store) -> Result<()> {
-    cluster_information(store).await?;
+    ensure_initialized_as(store, &[]).await
+}
+
+/// As [`ensure_initialized`]; the cluster's type gets these words, too. The store's own word (`kdd`) is the last.
+///
+/// # Errors
+/// As [`ensure_initialized`].
+pub async fn ensure_initialized_as(store: &Store, words: &[String]) -> Result<()> {
+    cluster_information(store, words).await?;
     for (name, order, action) in TierSpec::BUILT_IN {
         let tier = TierSpec { order: Some(order), default_action: Some(action) };
         if !exists::<TierSpec>(store, &Key::named(Kind::Tier, name)).await? {
@@ -45,14 +53,14 @@ async fn create<S: Spec>(store: &Store, resource: &Resource<S>) -> Result<()> {
     }
 }
 
-async fn cluster_information(store: &Store) -> Result<()> {
+async fn cluster_information(store: &Store, words: &[String]) -> Result<()> {
     let key = Key::named(Kind::ClusterInformation, DEFAULT);
-    let word = store.backend().cluster_type();
+    let last = store.backend().cluster_type();
     for _ in 0..TRIES {
         let written = match store.get::<ClusterInformationSpec>(&key).await {
             Ok(mut present) => {
                 let before = present.spec.clone();
-                fill(&mut present.spec, word);
+                fill(&mut present.spec, words, last);
                 if present.spec == before {
                     return Ok(());
                 }
@@ -60,7 +68,7 @@ async fn cluster_information(store: &Store) -> Result<()> {
             }
             Err(Error::NotFound(_)) => {
                 let mut fresh = ClusterInformation::new(ObjectMeta::named(DEFAULT), ClusterInformationSpec::default());
-                fill(&mut fresh.spec, word);
+                fill(&mut fresh.spec, words, last);
                 store.create(&fresh).await
             }
             Err(error) => return Err(error),
@@ -75,7 +83,7 @@ async fn cluster_information(store: &Store) -> Result<()> {
 }
 
 /// Fills in what is missing.
-fn fill(spec: &mut ClusterInformationSpec, word: &str) {
+fn fill(spec: &mut ClusterInformationSpec, words: &[String], last: &str) {
     let is_set = |field: &Option<String>| field.as_deref().is_some_and(|text| !text.is_empty());
     if !is_set(&spec.cluster_guid) {
         spec.cluster_guid = Some(uuid::Uuid::new_v4().simple().to_string());
@@ -85,9 +93,22 @@ fn fill(spec: &mut ClusterInformationSpec, word: &str) {
     }
     // Never set back: somebody may have locked the datastore.
     spec.datastore_ready.get_or_insert(true);
-    let words = spec.cluster_type.clone().unwrap_or_default();
-    if !word.is_empty() && !words.split(',').any(|present| present == word) {
-        spec.cluster_type = Some(if words.is_empty() { word.to_owned() } else { format!("{words},{word}") });
+    let before = spec.cluster_type.clone().unwrap_or_default();
+    let is_word = |word: &&str| !word.is_empty();
+    let mut all: Vec<&str> = before.split(',').map(str::trim).filter(is_word).collect();
+    let there = all.len();
+    for word in words.iter().map(String::as_str).chain([last]).filter(is_word) {
+        if !all.contains(&word) {
+            all.push(word);
+        }
+    }
+    // Written only if something is missing, so that nodes that know different words do not undo each other's order.
+    if all.len() > there {
+        if let Some(at) = all.iter().position(|word| *word == last) {
+            all.remove(at);
+            all.push(last);
+        }
+        spec.cluster_type = Some(all.join(","));
     }
 }
 
@@ -135,7 +156,13 @@ mod tests {
             variant: Some("Calico".to_owned()),
         };
         let mut filled = theirs.clone();
-        fill(&mut filled, "kdd");
-        assert_eq!(filled, ClusterInformationSpec { cluster_type: Some("typha,k8s,kdd".to_owned()), ..theirs });
+        fill(&mut filled, &[], "kdd");
+        let expected = |words: &str| ClusterInformationSpec { cluster_type: Some(words.to_owned()), ..theirs.clone() };
+        assert_eq!(filled, expected("typha,k8s,kdd"));
+        fill(&mut filled, &["bgp".to_owned(), "k8s".to_owned(), "kubeadm".to_owned()], "kdd");
+        assert_eq!(filled, expected("typha,k8s,bgp,kubeadm,kdd"));
+        filled.cluster_type = Some("kdd,k8s".to_owned());
+        fill(&mut filled, &["k8s".to_owned()], "kdd");
+        assert_eq!(filled, expected("kdd,k8s"), "nothing is missing");
     }
 }

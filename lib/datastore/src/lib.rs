@@ -18,10 +18,10 @@ mod store;
 mod value;
 pub mod watch;
 
-pub use backend::{Backend, Change, Changes, Entry, Fault, Filter, Listing, Revision};
+pub use backend::{Backend, Change, Changes, Entry, Fault, Filter, Listing, NodeCondition, Revision};
 pub use config::{Config, ConfigError, EtcdConfig, KubernetesConfig, Pem, connect, connect_core};
 pub use error::Error;
-pub use initialize::ensure_initialized;
+pub use initialize::{ensure_initialized, ensure_initialized_as};
 pub use store::{List, Store, decode};
 
 /// What every operation of a store returns.

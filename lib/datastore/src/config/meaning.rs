@@ -42,6 +42,7 @@ pub(super) fn kubernetes(raw: &Raw) -> Result<KubernetesConfig> {
         client_burst: number(raw, "k8sClientBurst", |burst: &u32| *burst > 0)?,
         current_context: raw.text("k8sCurrentContext"),
         calico_api_group: raw.text("calicoAPIGroup"),
+        interface_prefix: None,
     })
 }
 

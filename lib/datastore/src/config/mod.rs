@@ -67,6 +67,8 @@ pub struct KubernetesConfig {
     pub current_context: Option<String>,
     /// `crd.projectcalico.org/v1` or `projectcalico.org/v3`; found by discovery if absent.
     pub calico_api_group: Option<String>,
+    /// What the names of pods' interfaces begin with, or a list of such whose first counts; `FELIX_INTERFACEPREFIX` if absent.
+    pub interface_prefix: Option<String>,
 }
 
 /// How an etcd v3 cluster is reached.

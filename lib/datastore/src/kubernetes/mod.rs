@@ -5,6 +5,7 @@
 //! own (`custom`), spelled by `codec` and, in the classic group, `metadata`. Kubernetes' own kinds are read (`core`).
 
 mod client;
+mod cluster;
 mod codec;
 mod connect;
 mod core;
@@ -21,6 +22,7 @@ mod profile;
 mod views;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ pub use self::group::ApiGroup;
 use self::group::Discovered;
 use self::migration::Migration;
 use crate::config::KubernetesConfig;
-use crate::{Backend, Changes, Entry, Error, Filter, Listing, Result, Revision, value};
+use crate::{Backend, Changes, Entry, Error, Filter, Listing, NodeCondition, Result, Revision, value};
 
 /// The environment's word for the prefix of pod interfaces; a list of which the first counts.
 const INTERFACE_PREFIX: &str = "FELIX_INTERFACEPREFIX";
@@ -89,7 +91,8 @@ impl Kubernetes {
         };
         let group = found.group;
         info!(%server, group = group.api_version(), explicit = explicit.is_some(), "Kubernetes datastore");
-        let prefix = std::env::var(INTERFACE_PREFIX).unwrap_or_default();
+        let prefix = config.interface_prefix.clone();
+        let prefix = prefix.or_else(|| std::env::var(INTERFACE_PREFIX).ok()).unwrap_or_default();
         let prefix = prefix.split(',').map(str::trim).find(|prefix| !prefix.is_empty()).unwrap_or("cali").to_owned();
         let client = Arc::new(client);
         let migration = Migration::new(client.clone(), describe(&server), found, explicit.is_none());
@@ -214,6 +217,14 @@ impl Backend for Kubernetes {
             Kind::WorkloadEndpoint => self.delete_endpoint(key, revision).await,
             _ => self.delete_custom(key, revision).await,
         }
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, String>>> {
+        self.get_config_map(namespace, name).await
+    }
+
+    async fn set_node_condition(&self, node: &str, condition: &NodeCondition) -> Result<bool> {
+        self.write_node_condition(node, condition).await
     }
 
     async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes> {
