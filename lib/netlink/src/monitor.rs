@@ -12,6 +12,8 @@ use crate::socket::receive;
 
 /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`.
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+/// `RTNLGRP_IPV4_IFADDR`, `_IPV6_IFADDR`.
+const ADDRESSES: [u32; 2] = [5, 9];
 /// Room for what happens while we are busy, in octets: some ten thousand routes.
 const BUFFER: usize = 8 << 20;
 
@@ -51,14 +53,26 @@ impl Monitor {
     /// # Errors
     /// The kernel's.
     pub fn open() -> Result<Self> {
+        Self::of(&GROUPS)
+    }
+
+    /// Opens a monitor that is told of addresses alone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn of_addresses() -> Result<Self> {
+        Self::of(&ADDRESSES)
+    }
+
+    fn of(groups: &[u32]) -> Result<Self> {
         let open = || {
             let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
             socket.set_non_blocking(true)?;
             // Not allowed without CAP_NET_ADMIN; then overruns are only more likely.
             let _ = calico_sys::socket::set_receive_buffer(&socket, BUFFER);
             socket.bind_auto()?;
-            for group in GROUPS {
-                socket.add_membership(group)?;
+            for group in groups {
+                socket.add_membership(*group)?;
             }
             Ok(socket)
         };

@@ -2,12 +2,36 @@
 //!
 //! `/proc/sys/net` shows the network namespace of the calling thread. A name is given in parts, because the name of an
 //! interface may hold a dot: `sysctl::write(&["net", "ipv4", "conf", "eth0.5", "forwarding"], "1")`.
+//!
+//! In a container `/proc/sys` is read-only unless it is privileged. [`use_net`] makes another mount of `/proc/sys/net`
+//! the one that is read and written; such a mount, too, shows the network namespace of the calling thread.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::error::{Cause, Error, Result};
+
+/// Where parameters are unless somebody says otherwise.
+pub const ROOT: &str = "/proc/sys";
+
+/// Where those that begin with `net` are, if not there.
+static NET: OnceLock<PathBuf> = OnceLock::new();
+
+/// Reads and writes parameters that begin with `net` under `folder` from now on, for the whole process.
+/// Only the first call counts.
+pub fn use_net(folder: &Path) {
+    let _ = NET.set(folder.to_owned());
+}
+
+/// Where a parameter is.
+///
+/// # Errors
+/// If a part of the name is no name.
+pub fn file(parts: &[&str]) -> Result<PathBuf> {
+    path(parts, "find")
+}
 
 /// Reads a parameter, without the line's end.
 ///
@@ -33,8 +57,11 @@ pub fn write(parts: &[&str], value: &str) -> Result<()> {
 }
 
 fn path(parts: &[&str], verb: &str) -> Result<PathBuf> {
-    let mut path = PathBuf::from("/proc/sys");
-    for part in parts {
+    let (mut path, rest) = match (parts.split_first(), NET.get()) {
+        (Some((&"net", rest)), Some(folder)) => (folder.clone(), rest),
+        _ => (PathBuf::from(ROOT), parts),
+    };
+    for part in rest {
         if part.is_empty() || part.contains('/') || *part == "." || *part == ".." {
             let asked = format!("{verb} kernel parameter {}", parts.join("/"));
             return Err(Error::new(asked, Cause::Protocol("a part of the name is no name")));
