@@ -31,11 +31,48 @@ pub struct ServeError {
 /// # Errors
 /// If it cannot listen there.
 pub async fn serve_http(address: SocketAddr, health: Health, registry: Registry) -> Result<SocketAddr, ServeError> {
-    let failed = |source| ServeError { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let local = listener.local_addr().map_err(failed)?;
-    tokio::spawn(accept(listener, health, registry));
+    let server = HttpServer::start(address, health, registry).await?;
+    let local = server.address;
+    server.task.detach();
     Ok(local)
+}
+
+/// A server that ends when this is dropped; conversations under way go on.
+#[derive(Debug)]
+pub struct HttpServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    task: Task,
+}
+
+impl HttpServer {
+    /// As [`serve_http`], until it is dropped.
+    ///
+    /// # Errors
+    /// If it cannot listen there.
+    pub async fn start(address: SocketAddr, health: Health, registry: Registry) -> Result<Self, ServeError> {
+        let failed = |source| ServeError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { address, task: Task(Some(tokio::spawn(accept(listener, health, registry)))) })
+    }
+}
+
+#[derive(Debug)]
+struct Task(Option<tokio::task::JoinHandle<()>>);
+
+impl Task {
+    fn detach(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
 }
 
 async fn accept(listener: TcpListener, health: Health, registry: Registry) {

@@ -6,6 +6,6 @@ mod logs;
 mod stop;
 
 pub use health::{Health, Reporter, Verdict};
-pub use http::{ServeError, serve_http};
+pub use http::{HttpServer, ServeError, serve_http};
 pub use logs::{LogFormat, LogLevel, LogOptions, LogsError, init_adjustable_logs, init_logs};
 pub use stop::terminated;
