@@ -1,23 +1,24 @@
-//! `manifests/crds` is generated from the kinds that `calico-api` knows; `UPDATE=1` writes it anew.
-
-mod schema;
+//! The custom resource definitions: what `calico-api` knows, as the API server and users of kubectl see it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 
 use calico_api::{Kind, Scope};
 use serde_json::{Value, json};
 
-/// The two API groups: folder, group, version.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Group {
+use super::schema;
+
+/// The two API groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// `crd.projectcalico.org/v1`.
     Classic,
+    /// `projectcalico.org/v3`.
     Native,
 }
 
 impl Group {
-    const fn folder(self) -> &'static str {
+    /// The folder of its manifests.
+    pub(super) const fn folder(self) -> &'static str {
         match self {
             Self::Classic => "classic",
             Self::Native => "native",
@@ -156,56 +157,30 @@ fn definition(group: Group, kind: Kind) -> Value {
 }
 
 /// File name to content, of a group.
-fn manifests(group: Group) -> BTreeMap<String, String> {
+pub(super) fn files(group: Group) -> BTreeMap<String, String> {
     let kinds = Kind::ALL.iter().copied().filter(|kind| !has_no_object(*kind));
     let files = kinds.map(|kind| {
         let definition = definition(group, kind);
         let name = definition["metadata"]["name"].as_str().expect("it was just set").to_owned();
         let text = calico_api::to_yaml(&definition);
-        let head =
-            "# Generated from the kinds of calico-api: UPDATE=1 cargo test -p integration --test crd_manifests\n";
-        (format!("{name}.yaml"), format!("{head}{text}"))
+        let head = "# Generated from the kinds of calico-api by `cargo xtask manifests`.\n";
+        (format!("{name}.yaml"), format!("{head}{text}\n"))
     });
     files.collect()
 }
 
-fn folder(group: Group) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/crds")).join(group.folder())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[test]
-fn the_manifests_are_what_the_kinds_make_them() {
-    let update = std::env::var_os("UPDATE").is_some();
-    for group in [Group::Classic, Group::Native] {
-        let folder = folder(group);
-        let wanted = manifests(group);
-        if update {
-            fs::create_dir_all(&folder).unwrap();
+    #[test]
+    fn every_kind_with_an_object_has_a_manifest_in_both_groups() {
+        for group in [Group::Classic, Group::Native] {
+            let files = files(group);
+            assert_eq!(files.len(), 22);
+            assert!(files.contains_key(&format!("ippools.{}.yaml", group.name())));
         }
-        let present = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
-        for name in present.filter(|name| !wanted.contains_key(name)) {
-            assert!(update, "{name} in {} belongs to no kind; UPDATE=1 removes it", folder.display());
-            fs::remove_file(folder.join(name)).unwrap();
-        }
-        for (name, text) in wanted {
-            let path = folder.join(name);
-            if update {
-                fs::write(&path, text).unwrap();
-                continue;
-            }
-            let present = fs::read_to_string(&path).unwrap_or_default();
-            assert!(present == text, "{} is out of date; run this test with UPDATE=1", path.display());
-        }
+        assert!(files(Group::Classic).contains_key("ipamconfigs.crd.projectcalico.org.yaml"));
+        assert!(files(Group::Native).contains_key("ipamconfigurations.projectcalico.org.yaml"));
     }
-}
-
-#[test]
-fn every_kind_with_an_object_has_a_manifest_in_both_groups() {
-    for group in [Group::Classic, Group::Native] {
-        let manifests = manifests(group);
-        assert_eq!(manifests.len(), 22);
-        assert!(manifests.contains_key(&format!("ippools.{}.yaml", group.name())));
-    }
-    assert!(manifests(Group::Classic).contains_key("ipamconfigs.crd.projectcalico.org.yaml"));
-    assert!(manifests(Group::Native).contains_key("ipamconfigurations.projectcalico.org.yaml"));
 }
