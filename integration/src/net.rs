@@ -1,6 +1,7 @@
 //! A topology: nodes on L2 segments, and the store they share.
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -205,6 +206,14 @@ impl Net {
     /// Where the log of a program goes.
     pub fn log(&self, program: &str) -> PathBuf {
         self.directory.path().join("logs").join(format!("{program}.log"))
+    }
+
+    /// The segment's network namespace.
+    ///
+    /// # Errors
+    /// If its process is gone.
+    pub fn network(&self) -> Result<OwnedFd> {
+        self.segment.network()
     }
 
     /// A command that will run on the segment itself.
