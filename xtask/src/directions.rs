@@ -60,6 +60,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "calicoctl",
         &["bgp-plan", "calico-agent", "calico-api", "calico-datastore", "calico-selector", "calico-version", "ipam"],
     ),
+    ("calico-node", &["calico-api", "calico-version"]),
     ("xtask", &[]),
 ];
 
