@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod binaries;
+pub mod cluster;
 pub mod conformance;
 pub mod datastore;
 pub mod holder;
@@ -16,6 +17,7 @@ pub mod node;
 pub mod peers;
 pub mod pod;
 pub mod process;
+pub mod programs;
 pub mod router;
 pub mod servers;
 pub mod speaker;

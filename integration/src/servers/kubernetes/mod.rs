@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use self::admin::Admin;
-pub use self::build::{Paths, VERSION, ensure_built};
+pub use self::build::{Paths, ensure_built};
 pub use self::objects::Group;
 use self::starter::Starter;
 use crate::holder::Holder;
@@ -124,6 +124,14 @@ impl ApiServer {
         self.admin.request(method, path, "application/json", body)
     }
 
+    /// What a path answers with that is not JSON.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub fn text(&self, path: &str) -> Result<String> {
+        self.admin.text(path)
+    }
+
     /// Kills the API server; its etcd stays.
     ///
     /// # Errors
@@ -202,6 +210,10 @@ impl Launch {
             "--profiling=false",
             "--v=1",
         ]);
+        // Whoever put a policy there wants to know who asks for what.
+        if self.directory.join("audit-policy.yaml").exists() {
+            command.args(["--audit-policy-file", &file("audit-policy.yaml"), "--audit-log-path", &file("audit.log")]);
+        }
         Process::start("kube-apiserver", &mut command, self.directory.join("kube-apiserver.log"))
     }
 }

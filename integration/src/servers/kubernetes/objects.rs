@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::ApiServer;
-use super::build::workspace;
+use crate::programs::workspace;
 use crate::wait;
 
 /// Within what a definition must be in effect.
@@ -50,7 +50,8 @@ impl ApiServer {
         let mut served = Vec::new();
         for file in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             let path = file?.path();
-            if path.extension().is_none_or(|extension| extension != "yaml") {
+            let is_list = path.file_name().is_some_and(|name| name == "kustomization.yaml");
+            if is_list || path.extension().is_none_or(|extension| extension != "yaml") {
                 continue;
             }
             let text = fs::read_to_string(&path)?;

@@ -1,5 +1,7 @@
 //! `cargo xtask lab`: the main job and other scenarios on this machine, without anything of a cluster installed.
 
+mod cluster;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
@@ -32,6 +34,8 @@ struct Arguments {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    cluster: cluster::ClusterArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -68,6 +72,9 @@ fn main() -> ExitCode {
 }
 
 fn play(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
+    if arguments.cluster.wanted() {
+        return cluster::play(&arguments.cluster, arguments.nodes, arguments.pods, arguments.keep, arguments.json);
+    }
     let store = match arguments.datastore {
         Datastore::Sqlite => StoreKind::Sqlite,
         Datastore::Etcd => StoreKind::Etcd,
