@@ -18,6 +18,7 @@ pub mod network;
 pub mod plan;
 pub mod pool;
 mod release;
+mod release_exact;
 pub mod reservation;
 pub mod usage;
 
@@ -26,6 +27,7 @@ pub use block::BlockFault;
 pub use claim::{ClaimError, claim, release_affinity};
 pub use error::{AssignError, ReleaseAffinityError, ReleaseError};
 pub use network::Family;
+pub use release_exact::{Assignment, delete_orphan_handle, release_assignments};
 pub use reservation::Reservations;
 pub use usage::{BlockUsage, Holder, PoolUsage, usage, who_has};
 

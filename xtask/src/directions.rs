@@ -35,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "calico-daemon",
             "calico-datastore",
             "calico-netlink",
+            "calico-selector",
             "calico-version",
             "felix-calc",
             "felix-dataplane",
@@ -55,13 +56,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "calico-version",
         ],
     ),
+    (
+        "ipam-controller",
+        &["calico-api", "calico-daemon", "calico-datastore", "calico-selector", "calico-version", "ipam"],
+    ),
     ("cni", &["calico-agent", "calico-api", "calico-netlink", "calico-sys", "calico-version"]),
     (
         "calicoctl",
         &["bgp-plan", "calico-agent", "calico-api", "calico-datastore", "calico-selector", "calico-version", "ipam"],
     ),
     ("calico-node", &["calico-api", "calico-version"]),
-    ("xtask", &[]),
+    ("xtask", &["calico-api"]),
 ];
 
 /// May use anything, and nothing may use it.

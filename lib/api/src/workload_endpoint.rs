@@ -65,6 +65,12 @@ pub struct WorkloadEndpointSpec {
     pub qos_controls: Option<serde_json::Value>,
 }
 
+impl WorkloadEndpointSpec {
+    /// The annotation of an endpoint whose pod has run to its end, by which it differs from one that has no address yet.
+    /// A view has it; it is never stored.
+    pub const FINISHED: &'static str = "projectcalico.org/finished";
+}
+
 /// A floating address and the address it stands for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -4,6 +4,7 @@ mod codec;
 mod connect;
 mod discovery;
 mod key;
+mod record;
 mod watch;
 
 use std::fmt;
