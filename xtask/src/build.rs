@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::image;
 use crate::setup::STATIC_TARGET;
 use crate::shell::{cargo, run};
 
@@ -27,5 +28,6 @@ pub(crate) fn programs(profile: Profile) -> Result<()> {
             "--bins",
         ])
         .args(flags))?;
-    run(cargo().args(["build", "--package=cni", "--target", STATIC_TARGET]).args(flags))
+    let environment = image::environment(profile == Profile::Release)?;
+    run(cargo().args(["build", "--package=cni", "--bins", "--target", STATIC_TARGET]).args(flags).envs(environment))
 }

@@ -7,7 +7,9 @@ mod build;
 mod check;
 mod directions;
 mod fuzz;
+mod image;
 mod lab;
+mod manifests;
 mod setup;
 mod shell;
 mod test;
@@ -49,6 +51,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Build the image of everything, as an archive for `ctr image import` and `docker load`, with its bill of materials.
+    Image(image::Options),
+    /// Make what users apply (`manifests/`) from its one source: Kustomize bases, Helm chart, flat files, definitions.
+    Manifests {
+        /// Only say whether what is there is out of date.
+        #[arg(long)]
+        check: bool,
+    },
     /// Install what building, the lab and the tests need, saying what.
     Setup,
     /// Throw random octets at the parsers of foreign input.
@@ -75,6 +85,8 @@ fn main() -> ExitCode {
         Some(Task::Test { arguments }) => test::all(&arguments),
         Some(Task::Check) => check::all(),
         Some(Task::Bench { name, arguments }) => bench::all(name.as_deref(), &arguments),
+        Some(Task::Image(options)) => image::build(&options).map(drop),
+        Some(Task::Manifests { check }) => manifests::make(check),
         Some(Task::Setup) => setup::install(setup::Purpose::Everything),
         Some(Task::Fuzz { seeds: true, .. }) => fuzz::seeds(),
         Some(Task::Fuzz { target, seconds, .. }) => fuzz::fuzz(target.as_deref(), seconds),

@@ -12,6 +12,8 @@ use crate::shell::{output, privileged, run, say};
 pub(crate) enum Purpose {
     /// Compiling.
     Build,
+    /// The image's static programs.
+    Image,
     /// The lab on SQLite.
     Lab,
     /// The lab on etcd or Kubernetes too.
@@ -26,6 +28,7 @@ const PACKAGES: &[(Purpose, &str, &str)] = &[
     (Purpose::Build, "libc6-dev", "the C library's headers"),
     (Purpose::Build, "protobuf-compiler", "etcd's messages"),
     (Purpose::Build, "libprotobuf-dev", "the messages that etcd's include"),
+    (Purpose::Image, "musl-tools", "compiles SQLite and ring for static programs"),
     (Purpose::Lab, "iproute2", "ip"),
     (Purpose::Lab, "iputils-ping", "ping"),
     (Purpose::Lab, "util-linux", "unshare, nsenter, setpriv"),
@@ -45,7 +48,7 @@ pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 /// Installs what is missing for a purpose, saying what.
 pub(crate) fn install(purpose: Purpose) -> Result<()> {
     run_packages(purpose)?;
-    rust_target()
+    rust_target(STATIC_TARGET)
 }
 
 fn run_packages(purpose: Purpose) -> Result<()> {
@@ -102,12 +105,13 @@ fn installed(package: &str) -> bool {
         .is_ok_and(|status| status == "installed")
 }
 
-fn rust_target() -> Result<()> {
+/// Installs Rust's standard library for a target.
+pub(crate) fn rust_target(target: &str) -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(crate::shell::root()))?;
-    if Path::new(sysroot.trim()).join("lib/rustlib").join(STATIC_TARGET).join("lib").is_dir() {
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(target).join("lib").is_dir() {
         return Ok(());
     }
-    say(&format!("installing Rust's standard library for {STATIC_TARGET} (the plugins are static)"));
-    run(Command::new("rustup").args(["target", "add", STATIC_TARGET]).current_dir(crate::shell::root()))
+    say(&format!("installing Rust's standard library for {target} (what is shipped is static)"));
+    run(Command::new("rustup").args(["target", "add", target]).current_dir(crate::shell::root()))
         .context("without rustup, install the toolchain's standard library for that target")
 }
