@@ -14,7 +14,7 @@ use crate::netconf::{Ipam, Netconf};
 use crate::plugin::Plugin;
 use crate::pod::{self, Made, Namespace, Node, Wanted};
 use crate::result::{Interface, Outcome, Received};
-use crate::{check, conversation, delegate};
+use crate::{check, conversation, delegate, gate};
 
 /// The plugin.
 pub const PLUGIN: Plugin = Plugin {
@@ -31,6 +31,7 @@ pub const PLUGIN: Plugin = Plugin {
 /// result.
 fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
     let ipam = netconf.ipam.as_ref().map_err(Clone::clone)?;
+    gate::wait(netconf)?;
     let path = environment.namespace.as_deref().unwrap_or("".as_ref());
     let namespace = Namespace::require(path)?;
     let Some(program) = &ipam.program else { return connect(netconf, environment, ipam, &namespace, None) };
@@ -70,6 +71,7 @@ fn connect(
     drop(client);
     match attached {
         Ok((made, mtu)) => {
+            gate::await_policy(netconf, environment);
             let dns = received.and_then(|received| received.dns.clone());
             Ok(Outcome { dns, ..outcome(environment, &assigned, made, mtu) }.to_json(netconf.version))
         }
@@ -90,6 +92,10 @@ fn make(
         return Err(Error::new(Code::Other, "the agent's answer makes no sense", details));
     }
     let mtu = netconf.mtu.or(Some(assigned.mtu).filter(|mtu| *mtu != 0));
+    if mtu.is_none() && netconf.require_mtu {
+        let details = "require_mtu_file is set, and felix has not found out the MTU of this node's pods; set mtu";
+        return Err(Error::new(Code::TryAgain, "the MTU of the pod's interface is not known", details));
+    }
     let mac = match assigned.mac.as_deref().map(str::parse::<Mac>) {
         None => None,
         Some(Ok(mac)) => Some(mac),

@@ -29,6 +29,12 @@ fn add(netconf: &Netconf, environment: &Environment) -> Result<Value, Error> {
         let details = format!("ipam.type is {other:?}; this is \"calico-ipam\"");
         return Err(Error::configuration("the network configuration is for another IPAM plugin", details));
     }
+    if netconf.raw.get("type").is_some_and(|kind| kind == "ptp") {
+        // It would fail with the words of the kernel: "failed to add IP addr … to veth: invalid argument".
+        let details = "ptp needs a gateway in the result of IPAM, and calico-ipam gives none, as Calico's gives none: pods reach \
+                       their node by a link-local address; use \"type\": \"calico\", or host-local as ipam.type";
+        return Err(Error::configuration("calico-ipam cannot serve the plugin ptp", details));
+    }
     let request = conversation::add(netconf, ipam, environment);
     let (_, assigned) = conversation::assign(netconf, environment, &request, Request::Assign, Request::Release)?;
     let network = |assigned: &calico_agent::AssignedAddress| {

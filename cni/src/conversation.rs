@@ -155,12 +155,18 @@ pub fn pod_networks(netconf: &Netconf) -> Result<Vec<String>, Error> {
 /// # Errors
 /// Code 50, or 51 if the agent has not seen to the pods that are there.
 pub fn status(netconf: &Netconf) -> Result<(), Error> {
-    let asked =
-        connect(netconf, OTHER).map_err(Error::from).and_then(|mut client| confirm(&mut client, &Request::Status));
-    asked.map_err(|error| match error.code {
+    serves(netconf, OTHER).map_err(|error| match error.code {
         Code::Limited => error,
         _ => Error { code: Code::NotAvailable, ..error },
     })
+}
+
+/// Asks the agent whether it serves; its answer may take `patience`.
+///
+/// # Errors
+/// The agent's.
+pub fn serves(netconf: &Netconf, patience: Duration) -> Result<(), Error> {
+    confirm(&mut connect(netconf, patience)?, &Request::Status)
 }
 
 fn surprise(what: &str) -> Error {

@@ -53,7 +53,7 @@ impl Verb {
 }
 
 /// Whose interface a verb is about; for ADD, DEL and CHECK.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     /// `CNI_CONTAINERID`.
     pub container_id: String,

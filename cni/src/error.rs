@@ -29,6 +29,8 @@ pub enum Code {
     NotAvailable,
     /// 51: STATUS only: it cannot, and the pods that are there may be badly connected.
     Limited,
+    /// 100: `-t`: the agent does not serve.
+    ConnectionTest,
     /// Whatever another plugin said that was called on the way.
     Told(u32),
     /// 999: anything else.
@@ -48,6 +50,7 @@ impl Code {
             Self::TryAgain => 11,
             Self::NotAvailable => 50,
             Self::Limited => 51,
+            Self::ConnectionTest => 100,
             Self::Told(code) => code,
             Self::Other => 999,
         }

@@ -15,6 +15,8 @@ pub mod conversation;
 pub mod delegate;
 pub mod environment;
 pub mod error;
+pub mod gate;
+pub mod known;
 pub mod log;
 pub mod netconf;
 pub mod plugin;

@@ -17,6 +17,8 @@ use serde_json::Value;
 pub enum Level {
     /// Only failures.
     Error,
+    /// And what is likely to be a mistake.
+    Warning,
     /// One line per verb.
     Info,
 }
@@ -36,6 +38,7 @@ impl Log {
         let text = |name: &str| configuration.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let level = match text("log_level").map(str::to_ascii_lowercase).as_deref() {
             Some("error") => Level::Error,
+            Some("warn" | "warning") => Level::Warning,
             _ => Level::Info,
         };
         let max_size = configuration.get("log_file_max_size").and_then(Value::as_u64).filter(|size| *size != 0);
@@ -51,6 +54,7 @@ impl Log {
         let Some(path) = self.path.as_ref().filter(|_| level <= self.level) else { return };
         let name = match level {
             Level::Error => "ERROR",
+            Level::Warning => "WARNING",
             Level::Info => "INFO",
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

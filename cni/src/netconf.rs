@@ -4,12 +4,15 @@
 //! use and that holds something else than it should is refused by its name.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use calico_agent::Attachment;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error};
+use crate::gate::Gate;
+use crate::known;
 use crate::version::Version;
 
 /// A network configuration.
@@ -29,6 +32,16 @@ pub struct Netconf {
     pub forwarding: bool,
     /// `feature_control.ip_addrs_no_ipam`: whether a pod may choose addresses that no IPAM knows of.
     pub allow_without_ipam: bool,
+    /// `require_mtu_file`: whether an agent that knows no MTU is an error.
+    pub require_mtu: bool,
+    /// `readiness_gates`: what must be well before a pod is connected.
+    pub gates: Vec<Gate>,
+    /// `policy_setup_timeout_seconds`: how long ADD waits for felix's word that policies are in force; zero is not at all.
+    pub policy_timeout: Duration,
+    /// `endpoint_status_dir`: where felix leaves its word.
+    pub status_folder: PathBuf,
+    /// Fields that nobody knows.
+    pub unknown: Vec<String>,
     /// `agent_socket`: where the agent listens.
     pub agent_socket: PathBuf,
     /// `agent_spool`: where releases wait for an agent.
@@ -98,6 +111,8 @@ impl Netconf {
         let features = section(fields, "feature_control")?.unwrap_or(&nothing);
         let socket = text(fields, "agent_socket")?.unwrap_or(calico_agent::SOCKET);
         let spool = text(fields, "agent_spool")?.unwrap_or(calico_agent::SPOOL);
+        let status_folder = text(fields, "endpoint_status_dir")?.unwrap_or("/var/run/calico/endpoint-status");
+        check_log(fields)?;
         Ok(Self {
             version,
             name: name.to_owned(),
@@ -106,6 +121,11 @@ impl Netconf {
             queues: number(fields, "num_queues")?.filter(|queues| *queues != 0).unwrap_or(1),
             forwarding: boolean(settings, "allow_ip_forwarding")?.unwrap_or(false),
             allow_without_ipam: boolean(features, "ip_addrs_no_ipam")?.unwrap_or(false),
+            require_mtu: boolean(fields, "require_mtu_file")?.unwrap_or(false),
+            gates: gates(fields)?,
+            policy_timeout: Duration::from_secs(number(fields, "policy_setup_timeout_seconds")?.unwrap_or(0).into()),
+            status_folder: status_folder.into(),
+            unknown: known::unknown(fields),
             agent_socket: socket.into(),
             agent_spool: spool.into(),
             ipam: Ipam::read(fields, &nothing),
@@ -127,6 +147,26 @@ fn check_dataplane(fields: &Map<String, Value>) -> Result<(), Error> {
     match text(fields, "device_type")? {
         None | Some("veth" | "netkit") => Ok(()),
         Some(_) => Err(field("device_type", fields.get("device_type"), "it is \"veth\" or absent")),
+    }
+}
+
+/// The log reads its own fields, and passes over what is wrong with them: it must work before all this.
+fn check_log(fields: &Map<String, Value>) -> Result<(), Error> {
+    text(fields, "log_level")?;
+    text(fields, "log_file_path")?;
+    number(fields, "log_file_max_size").map(drop)
+}
+
+fn gates(fields: &Map<String, Value>) -> Result<Vec<Gate>, Error> {
+    const NAME: &str = "readiness_gates";
+    let refuse =
+        |value| field(NAME, Some(value), "it must be a list of addresses such as \"http://localhost:9099/readiness\"");
+    match fields.get(NAME) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(values)) => {
+            values.iter().map(|value| value.as_str().and_then(Gate::parse).ok_or_else(|| refuse(value))).collect()
+        }
+        Some(other) => Err(refuse(other)),
     }
 }
 
@@ -324,6 +364,14 @@ mod tests {
         check(json!({ "mtu": "1500" }), 7, "mtu is \"1500\": it must be a whole number");
         check(json!({ "mtu": -1 }), 7, "mtu is -1");
         check(json!({ "agent_socket": 5 }), 7, "agent_socket is 5");
+        check(json!({ "readiness_gates": "http://a/" }), 7, "readiness_gates is \"http://a/\": it must be a list");
+        check(json!({ "readiness_gates": ["https://localhost/"] }), 7, "readiness_gates is \"https://localhost/\"");
+        check(json!({ "policy_setup_timeout_seconds": -1 }), 7, "policy_setup_timeout_seconds is -1");
+        check(json!({ "policy_setup_timeout_seconds": 1.5 }), 7, "policy_setup_timeout_seconds is 1.5");
+        check(json!({ "endpoint_status_dir": [] }), 7, "endpoint_status_dir is []");
+        check(json!({ "require_mtu_file": "true" }), 7, "require_mtu_file is \"true\"");
+        check(json!({ "log_level": 3 }), 7, "log_level is 3");
+        check(json!({ "log_file_max_size": "100" }), 7, "log_file_max_size is \"100\"");
         check(json!({ "device_type": "macvlan" }), 7, "device_type");
         check(json!({ "dataplane_options": { "type": "grpc" } }), 7, "dataplane \"grpc\" is not supported");
         check(json!({ "container_settings": { "allow_ip_forwarding": "yes" } }), 7, "allow_ip_forwarding");

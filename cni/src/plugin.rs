@@ -4,10 +4,11 @@ use std::env;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::conversation;
 use crate::environment::{Environment, Verb};
 use crate::error::{Code, Error};
 use crate::log::{Level, Log};
@@ -41,6 +42,9 @@ pub fn main(plugin: &Plugin) -> ExitCode {
     match env::args_os().nth(1).as_ref().and_then(|argument| argument.to_str()) {
         Some("-v" | "--version") => return say(&format!("{} {}", plugin.name, calico_version::LONG)),
         Some("-h" | "--help") => return say(&help(plugin)),
+        Some("-t") => return test_connection(),
+        // What an init container of Calico's manifests calls must not fail, and nothing is left for it to do.
+        Some("-upgrade" | "--upgrade") => return say(UPGRADE),
         _ => {}
     }
     let get = |name: &str| env::var(name).ok();
@@ -66,12 +70,38 @@ fn help(plugin: &Plugin) -> String {
          A container runtime calls it with CNI_COMMAND=ADD, DEL, CHECK, STATUS, GC or VERSION and other CNI_ variables\n\
          in the environment and a network configuration on standard input; see https://www.cni.dev/docs/spec/.\n\
          The agent is asked on {} unless the configuration has an agent_socket.\n\n\
-         Options:\n  -v, --version  print the version\n  -h, --help     print this",
+         Options:\n  -v, --version  print the version\n  -h, --help     print this\n  \
+         -t             ask the agent whether it serves, as STATUS does; the configuration is on standard input",
         plugin.name,
         calico_version::LONG,
         plugin.about,
         calico_agent::SOCKET,
     )
+}
+
+/// Said to `-upgrade`.
+const UPGRADE: &str = "nothing to do here: felix takes over the addresses of host-local (/var/lib/cni/networks/k8s-pod-network) \
+                       itself, when it starts and before it serves the first pod";
+
+/// How long `-t` may take.
+const TEST: Duration = Duration::from_secs(2);
+
+/// Whether the agent of the configuration on standard input serves; like a failed verb if not.
+fn test_connection() -> ExitCode {
+    let mut input = Vec::new();
+    let read = io::stdin().take(MAX_INPUT).read_to_end(&mut input);
+    let read = read.map_err(|error| Error::new(Code::Io, "could not read standard input", error.to_string()));
+    let tested = read.and_then(|_| decode(&input)).and_then(|value| Netconf::read(&value)).and_then(|netconf| {
+        let asked = conversation::serves(&netconf, TEST);
+        asked.map_err(|error| Error { code: Code::ConnectionTest, ..error })
+    });
+    match tested {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error.to_json(Version::NEWEST).to_string());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Writes a line to standard output.
@@ -131,6 +161,12 @@ fn perform(
     get: &impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Value>, Error> {
     let netconf = Netconf::read(configuration)?;
+    if verb == Verb::Add && !netconf.unknown.is_empty() {
+        let unknown = netconf.unknown.join(", ");
+        let line =
+            format_args!("{} ADD: the network configuration has fields that mean nothing: {unknown}", plugin.name);
+        Log::of(configuration).write(Level::Warning, line);
+    }
     let since = |oldest: Version| {
         let details =
             format!("cniVersion is {}; {} came with {}", netconf.version.as_str(), verb.as_str(), oldest.as_str());

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("calico-sys", &[]),
     ("calico-agent", &[]),
     ("calico-daemon", &["calico-version"]),
+    ("calico-probe", &[]),
     ("calico-datastore", &["calico-api", "calico-version"]),
     ("calico-netlink", &["calico-delta", "calico-sys"]),
     ("ipam", &["calico-api", "calico-datastore", "calico-selector"]),
@@ -60,12 +61,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "ipam-controller",
         &["calico-api", "calico-daemon", "calico-datastore", "calico-selector", "calico-version", "ipam"],
     ),
-    ("cni", &["calico-agent", "calico-api", "calico-netlink", "calico-sys", "calico-version"]),
+    ("cni", &["calico-agent", "calico-api", "calico-netlink", "calico-probe", "calico-sys", "calico-version"]),
     (
         "calicoctl",
         &["bgp-plan", "calico-agent", "calico-api", "calico-datastore", "calico-selector", "calico-version", "ipam"],
     ),
-    ("calico-node", &["calico-api", "calico-version"]),
+    ("calico-node", &["calico-api", "calico-probe", "calico-version"]),
     ("xtask", &["calico-api"]),
 ];
 

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::http::left;
+use calico_probe::left;
 
 /// More of an answer than this is not read, in octets: tens of thousands of sessions.
 const MAX_ANSWER: usize = 16 << 20;

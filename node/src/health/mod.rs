@@ -5,7 +5,6 @@
 //! says nothing, or does not accept any more, is a failed probe and never a hanging one.
 
 mod bird;
-mod http;
 mod ready;
 
 use std::env;
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::arguments::{HealthOptions, Probes};
 use bird::Status;
-use http::Target;
+use calico_probe::{Answer, Target};
 use ready::Facts;
 
 /// How long all probes together may take.
@@ -118,20 +117,35 @@ impl Probe {
 }
 
 fn felix(settings: &Settings, path: &str, what: &str, deadline: Instant) -> Result<(), String> {
-    let answer = http::get(&settings.felix, path, deadline).map_err(|error| {
+    let answer = calico_probe::get(&settings.felix, path, deadline).map_err(|error| {
         format!("{error}; see that felix runs, and that HealthEnabled, HealthHost and HealthPort are what it uses")
     })?;
-    answer.verdict(what)
+    verdict(&answer, what)
 }
 
 /// Whether the speaker's own work is done: without it a speaker that has not read the datastore yet, and so has no peers,
 /// would be ready. One whose server is elsewhere is judged by its sessions alone.
 fn in_sync(settings: &Settings, deadline: Instant) -> Result<(), String> {
-    match http::get(&settings.speaker, "/readiness", deadline) {
-        Ok(answer) => answer.verdict("readiness"),
+    match calico_probe::get(&settings.speaker, "/readiness", deadline) {
+        Ok(answer) => verdict(&answer, "readiness"),
         Err(error) if error.is_refusal() => Ok(()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Good, or the code and those parts that are not well.
+fn verdict(answer: &Answer, what: &str) -> Result<(), String> {
+    if answer.is_good() {
+        return Ok(());
+    }
+    let parts: Vec<String> = answer
+        .body
+        .lines()
+        .filter(|line| line.contains(" NOT "))
+        .map(|line| line.split_whitespace().filter(|word| *word != "NOT").collect::<Vec<_>>().join(" "))
+        .collect();
+    let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join("; ")) };
+    Err(format!("{what} probe reporting {}{parts}", answer.code))
 }
 
 /// Asks everything that the options want; nothing is said if all is well.
@@ -176,4 +190,32 @@ pub fn run(switches: Probes, settings: &Settings) -> Result<String, String> {
         })
         .collect();
     if failures.is_empty() { Ok(String::new()) } else { Err(failures.join("\n")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_not_well_is_quoted() {
+        let answer = |code, body: &str| Answer { code, body: body.to_owned() };
+        assert_eq!(verdict(&answer(204, ""), "liveness"), Ok(()));
+        let body =
+            "CalculationGraph             ok  in sync\nInternalDataplaneMainLoop    NOT has not reported in time\n";
+        let expected = "readiness probe reporting 503 (InternalDataplaneMainLoop has not reported in time)";
+        assert_eq!(verdict(&answer(503, body), "readiness"), Err(expected.to_owned()));
+        assert_eq!(verdict(&answer(500, ""), "liveness"), Err("liveness probe reporting 500".to_owned()));
+    }
+
+    #[test]
+    fn nothing_to_ask_and_nonsense_in_the_environment_are_told() {
+        let options = HealthOptions { threshold_time: Duration::from_secs(30), ..HealthOptions::default() };
+        let with = |name: &'static str, value: &'static str| {
+            Settings::read(&options, move |asked| (asked == name).then(|| value.to_owned()))
+        };
+        assert!(run(Probes::default(), &with("x", "").unwrap()).unwrap_err().contains("at least one of -felix-live"));
+        assert!(with("FELIX_HEALTHPORT", "many").unwrap_err().contains("FELIX_HEALTHPORT is \"many\""));
+        assert!(with("BGP_HEALTH_ADDRESS", "here").unwrap_err().contains("BGP_HEALTH_ADDRESS is \"here\""));
+        assert_eq!(with("FELIX_HEALTHHOST", "::1").unwrap().felix, Target::new("::1", 9099));
+    }
 }

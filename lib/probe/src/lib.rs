@@ -1,4 +1,7 @@
-//! How is a health server asked? One GET, read to its end or to the deadline.
+//! How is an HTTP server asked whether it is well? One GET, read to its end or to the deadline, without a runtime.
+//!
+//! For programs that live for milliseconds: the kubelet's probes and the CNI plugins' readiness gates. What is asked is on
+//! this very node and speaks plain HTTP.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -11,46 +14,83 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub struct Target {
     host: String,
     port: u16,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HttpError {
+pub enum ProbeError {
+    /// Nobody listens there, or the name has no address.
     #[error("{host}:{port} cannot be connected to: {source}")]
-    Connect { host: String, port: u16, source: io::Error },
+    Connect {
+        /// Whom.
+        host: String,
+        /// Where.
+        port: u16,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// It took too long.
     #[error("{host}:{port} did not answer in time")]
-    Silent { host: String, port: u16 },
+    Silent {
+        /// Whom.
+        host: String,
+        /// Where.
+        port: u16,
+    },
+    /// It hung up.
     #[error("{host}:{port} broke off: {source}")]
-    Broken { host: String, port: u16, source: io::Error },
+    Broken {
+        /// Whom.
+        host: String,
+        /// Where.
+        port: u16,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// It speaks something else.
     #[error("{host}:{port} does not answer in HTTP")]
-    Language { host: String, port: u16 },
+    Language {
+        /// Whom.
+        host: String,
+        /// Where.
+        port: u16,
+    },
 }
 
-impl HttpError {
+impl ProbeError {
     /// Whether nobody listens there.
-    pub(crate) fn is_refusal(&self) -> bool {
+    pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
     }
 }
 
 /// A server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    code: u16,
-    body: String,
+pub struct Answer {
+    /// Its status code.
+    pub code: u16,
+    /// Its body.
+    pub body: String,
+}
+
+impl Answer {
+    /// Good as the kubelet's own probes have it: 200 to 399.
+    pub fn is_good(&self) -> bool {
+        (200..400).contains(&self.code)
+    }
 }
 
 impl Target {
     /// An empty host is every address, as felix has it.
-    pub(crate) fn new(host: &str, port: u16) -> Self {
+    pub fn new(host: &str, port: u16) -> Self {
         Self { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port }
     }
 
     /// From `host:port`.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         Some(Self::new(host, port.parse().ok()?))
     }
@@ -69,18 +109,21 @@ impl Target {
     }
 }
 
-/// Asks once.
-pub(crate) fn get(target: &Target, path: &str, deadline: Instant) -> Result<Answer, HttpError> {
+/// Asks once for `path`; the whole takes until `deadline` at most, but for the look-up of a name.
+///
+/// # Errors
+/// If there is no answer.
+pub fn get(target: &Target, path: &str, deadline: Instant) -> Result<Answer, ProbeError> {
     let (host, port) = (target.host.clone(), target.port);
     let mut stream = match connect(target, deadline) {
         Ok(stream) => stream,
-        Err(source) => return Err(HttpError::Connect { host, port, source }),
+        Err(source) => return Err(ProbeError::Connect { host, port, source }),
     };
     let answer = ask(&mut stream, path, deadline).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => HttpError::Silent { host: host.clone(), port },
-        _ => HttpError::Broken { host: host.clone(), port, source },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ProbeError::Silent { host: host.clone(), port },
+        _ => ProbeError::Broken { host: host.clone(), port, source },
     })?;
-    read(&answer).ok_or(HttpError::Language { host, port })
+    read(&answer).ok_or(ProbeError::Language { host, port })
 }
 
 fn connect(target: &Target, deadline: Instant) -> io::Result<TcpStream> {
@@ -110,8 +153,11 @@ fn ask(stream: &mut TcpStream, path: &str, deadline: Instant) -> io::Result<Vec<
     Ok(answer)
 }
 
-/// What is left of the time; an error instead of none.
-pub(crate) fn left(deadline: Instant) -> io::Result<Duration> {
+/// What is left of the time.
+///
+/// # Errors
+/// `TimedOut` if nothing is: no socket takes a limit of zero.
+pub fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
@@ -127,39 +173,21 @@ fn read(octets: &[u8]) -> Option<Answer> {
     Some(Answer { code: words.next()?.parse().ok()?, body: body.to_owned() })
 }
 
-impl Answer {
-    /// Good as a kubelet's own probe has it: 200 to 399. Otherwise the code, and those parts that are not well.
-    pub(crate) fn verdict(&self, what: &str) -> Result<(), String> {
-        if (200..400).contains(&self.code) {
-            return Ok(());
-        }
-        let parts: Vec<String> = self
-            .body
-            .lines()
-            .filter(|line| line.contains(" NOT "))
-            .map(|line| line.split_whitespace().filter(|word| *word != "NOT").collect::<Vec<_>>().join(" "))
-            .collect();
-        let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join("; ")) };
-        Err(format!("{what} probe reporting {}{parts}", self.code))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
 
     #[test]
-    fn an_answer_is_good_or_names_what_is_not_well() {
-        let verdict = |text: &str| read(text.as_bytes()).map(|answer| answer.verdict("readiness"));
-        assert_eq!(verdict("HTTP/1.1 200 OK\r\n\r\nCalc ok\n"), Some(Ok(())));
-        assert_eq!(verdict("HTTP/1.1 302 Found\r\n\r\n"), Some(Ok(())));
-        let body =
-            "CalculationGraph             ok  in sync\nInternalDataplaneMainLoop    NOT has not reported in time\n";
-        let said = verdict(&format!("HTTP/1.1 503 Service Unavailable\r\nx: y\r\n\r\n{body}"));
-        let expected = "readiness probe reporting 503 (InternalDataplaneMainLoop has not reported in time)";
-        assert_eq!(said, Some(Err(expected.to_owned())));
+    fn an_answer_has_a_status_line_or_is_none() {
+        let code = |text: &str| read(text.as_bytes()).map(|answer| (answer.code, answer.is_good(), answer.body));
+        assert_eq!(code("HTTP/1.1 200 OK\r\nx: y\r\n\r\nCalc ok\n"), Some((200, true, "Calc ok\n".to_owned())));
+        assert_eq!(code("HTTP/1.0 302 Found\r\n\r\n"), Some((302, true, String::new())));
+        assert_eq!(code("HTTP/1.1 503 Service Unavailable"), Some((503, false, String::new())));
         for nonsense in ["", "SSH-2.0-OpenSSH\r\n", "HTTP/1.1\r\n\r\n", "HTTP/1.1 many\r\n\r\n"] {
-            assert_eq!(verdict(nonsense), None, "{nonsense:?}");
+            assert_eq!(code(nonsense), None, "{nonsense:?}");
         }
     }
 
@@ -171,5 +199,37 @@ mod tests {
         assert_eq!(of("localhost:5"), ["127.0.0.1:5".parse().unwrap(), "[::1]:5".parse().unwrap()]);
         assert_eq!(Target::parse("127.0.0.1"), None);
         assert_eq!(Target::parse("127.0.0.1:http"), None);
+    }
+
+    /// A server that does this with its first connection, and how long it took to be done with it.
+    fn asked(serve: impl FnOnce(TcpStream) + Send + 'static) -> (Result<Answer, ProbeError>, Duration) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let server = thread::spawn(move || serve(listener.accept().unwrap().0));
+        let start = Instant::now();
+        let answer = get(&target, "/readiness", start + Duration::from_millis(300));
+        let took = start.elapsed();
+        server.join().unwrap();
+        (answer, took)
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_or_ever_more_costs_no_more_than_the_time_allowed() {
+        let (answer, took) = asked(|mut stream| {
+            // Until the other side hangs up.
+            let mut octets = Vec::new();
+            let _ = stream.read_to_end(&mut octets);
+            assert!(octets.starts_with(b"GET /readiness HTTP/1.1\r\n"));
+        });
+        assert!(
+            matches!(answer, Err(ProbeError::Silent { .. })) && took < Duration::from_secs(3),
+            "{answer:?} {took:?}"
+        );
+        let (answer, took) = asked(|mut stream| while stream.write_all(b"x").is_ok() {});
+        assert!(answer.is_err() && took < Duration::from_secs(3), "{answer:?} {took:?}");
+        let (answer, _) = asked(drop);
+        assert!(matches!(answer, Err(ProbeError::Broken { .. } | ProbeError::Language { .. })), "{answer:?}");
+        let nobody = Target::new("127.0.0.1", 1);
+        assert!(get(&nobody, "/", Instant::now() + Duration::from_secs(1)).unwrap_err().is_refusal());
     }
 }
