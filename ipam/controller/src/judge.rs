@@ -76,8 +76,8 @@ fn may_use(pod: &Pod, allocation: &Allocation) -> bool {
     pod.addresses.is_empty() || (!pod.container.is_empty() && allocation.container() == Some(&*pod.container))
 }
 
-/// The node on which a pod uses the address, if the allocation names another.
-pub fn other_node<'a>(allocation: &Allocation, pods: &'a Pods) -> Option<&'a str> {
+/// The node on which a pod uses the address, if that is not the one `named`, which the allocation names, or none.
+pub fn other_node<'a>(allocation: &Allocation, named: &str, pods: &'a Pods) -> Option<&'a str> {
     let pod = pods.with_address(&allocation.assignment.address)?;
-    allocation.node.as_deref().filter(|node| *node != pod.node).map(|_| &*pod.node)
+    (!named.is_empty() && named != pod.node).then_some(&*pod.node)
 }

@@ -117,12 +117,11 @@ impl<'a> Look<'a> {
         gone
     }
 
-    /// Whether the pod of an endpoint is no longer where that says; also false if the store cannot say.
-    pub async fn is_pod_gone(&mut self, endpoint: &WorkloadEndpoint) -> bool {
+    /// Whether the pod of an endpoint is no longer on `node`; also false if the store cannot say.
+    pub async fn is_pod_gone(&mut self, endpoint: &WorkloadEndpoint, node: &str) -> bool {
         let (spec, namespace) = (&endpoint.spec, endpoint.metadata.namespace.clone().unwrap_or_default());
         let Some(pods) = self.pods_of(&namespace).await else { return false };
-        !pods.may_be_torn(&spec.pod)
-            && !pods.named(&namespace, &spec.pod).any(|pod| pod.node == spec.node && !pod.finished)
+        !pods.may_be_torn(&spec.pod) && !pods.named(&namespace, &spec.pod).any(|pod| pod.node == node && !pod.finished)
     }
 
     async fn pods_of(&mut self, namespace: &str) -> Option<&Pods> {

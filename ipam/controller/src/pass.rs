@@ -70,7 +70,7 @@ pub enum Action {
     DeleteEndpoint {
         /// Its key.
         key: Key,
-        /// Its node.
+        /// Its node, by the name that it has where the truth is.
         node: String,
         /// At which revision.
         revision: String,
@@ -224,8 +224,9 @@ impl<'a, 'b> Survey<'a, 'b> {
         let mut handles: BTreeMap<String, Vec<(Allocation, Verdict)>> = BTreeMap::new();
         for allocation in all {
             let verdict = judge(&allocation, &self.image.pods);
-            if let Some(actual) = other_node(&allocation, &self.image.pods) {
-                let (address, named) = (allocation.assignment.address, allocation.node.clone().unwrap_or_default());
+            let named = allocation.node.clone().unwrap_or_default();
+            if let Some(actual) = other_node(&allocation, self.in_kubernetes(&named), &self.image.pods) {
+                let address = allocation.assignment.address;
                 self.done.oddities.push(Oddity::OtherNode { address, named, actual: actual.to_owned() });
             }
             if matches!(verdict, Verdict::InUse | Verdict::Unknowable)
@@ -420,14 +421,26 @@ impl<'a, 'b> Survey<'a, 'b> {
                     spec.orchestrator == "k8s"
                         && !spec.pod.is_empty()
                         && !self.image.pods.may_be_torn(&spec.pod)
-                        && !namesakes.any(|pod| pod.node == spec.node && !pod.finished)
+                        && !namesakes.any(|pod| pod.node == self.in_kubernetes(&spec.node) && !pod.finished)
                 }
             };
             if stale && self.memory.confirms(Suspect::Endpoint(key.clone()), self.patience.grace) {
                 let revision = endpoint.metadata.resource_version.clone().unwrap_or_default();
-                self.done.actions.push(Action::DeleteEndpoint { key: key.clone(), node: spec.node.clone(), revision });
+                let node = match self.image.mode {
+                    Mode::Beside => self.in_kubernetes(&spec.node).to_owned(),
+                    Mode::Kubernetes | Mode::Alone => spec.node.clone(),
+                };
+                self.done.actions.push(Action::DeleteEndpoint { key: key.clone(), node, revision });
             }
         }
+    }
+
+    /// What Kubernetes calls a node of Calico's.
+    fn in_kubernetes<'n>(&self, node: &'n str) -> &'n str
+    where
+        'a: 'n,
+    {
+        self.image.nodes.get(node).and_then(kube_name).unwrap_or(node)
     }
 
     /// Calico's nodes follow Kubernetes', where both exist.

@@ -142,7 +142,7 @@ async fn one(stores: &Stores, config: &IPAMConfigurationSpec, look: &mut Look<'_
             }
             match store.get::<WorkloadEndpointSpec>(key).await {
                 Ok(found) if found.metadata.resource_version.as_deref() == Some(revision) => {
-                    if stores.mode == crate::Mode::Beside && !look.is_pod_gone(&found).await {
+                    if stores.mode == crate::Mode::Beside && !look.is_pod_gone(&found, node).await {
                         return Outcome::Refuted;
                     }
                     wrote(store.delete(&found).await, "endpoint of what is gone deleted", key)
