@@ -12,6 +12,8 @@ pub struct Binaries {
     daemons: PathBuf,
     /// The static plugins calico and calico-ipam.
     plugins: PathBuf,
+    /// The image of all programs, which need not be there.
+    image: PathBuf,
 }
 
 /// Rust's name for where the plugins run: anywhere.
@@ -35,7 +37,14 @@ impl Binaries {
             Some(folder) => folder.into(),
             None => target.join(PLUGIN_TARGET).join(name),
         };
-        let found = Self { daemons: profile.to_owned(), plugins };
+        let image = match env::var_os("OCICAT_IMAGE") {
+            Some(archive) => archive.into(),
+            None => {
+                let name = if name == "debug" { "dev".into() } else { name.to_string_lossy() };
+                target.join("image").join(format!("ocicat-{name}.tar"))
+            }
+        };
+        let found = Self { daemons: profile.to_owned(), plugins, image };
         for (folder, program) in [
             (&found.daemons, "felix"),
             (&found.daemons, "bgp-speaker"),
@@ -54,6 +63,19 @@ impl Binaries {
     /// The folder of felix, bgp-speaker and calicoctl.
     pub fn daemons(&self) -> &Path {
         &self.daemons
+    }
+
+    /// The archive of the image that holds them all; its bill of materials lies beside it, as `….cdx.json`.
+    ///
+    /// # Errors
+    /// If it is not built; the text names the command that builds it.
+    pub fn image(&self) -> Result<&Path> {
+        if !self.image.is_file() {
+            let profile = self.daemons.file_name().map_or("dev".into(), |name| name.to_string_lossy());
+            let profile = if profile == "debug" { "dev".into() } else { profile };
+            bail!("{} is not built; `cargo xtask image --profile {profile}` builds it", self.image.display());
+        }
+        Ok(&self.image)
     }
 
     /// The folder of the plugins.

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::build::{self, Profile};
+use crate::image;
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, is_root, run, say, target};
 
@@ -11,7 +12,8 @@ pub(crate) fn all(arguments: &[String]) -> Result<()> {
     setup::install(Purpose::Everything)?;
     say("building the programs under test");
     build::programs(Profile::Debug)?;
-    run(std::process::Command::new(target().join("debug/lab-servers")).arg("build"))?;
+    image::build(&image::Options::usual(image::Profile::Dev))?;
+    run(std::process::Command::new(target().join("debug/lab-servers")).args(["build", "--cluster"]))?;
 
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]).args(arguments);

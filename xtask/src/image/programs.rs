@@ -1,5 +1,6 @@
 //! Which programs are in the image, and building them so that equal sources give equal octets.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,7 @@ pub(super) struct Program {
 
 /// Builds what is shipped.
 pub(super) fn build(profile: Profile, target: Target, source: &Source) -> Result<Vec<Program>> {
+    complete()?;
     rust_target(target.triple())?;
     let environment = environment_for(target, profile, source)?;
     let compile = |packages: &[&str]| {
@@ -102,8 +104,7 @@ pub(super) fn build(profile: Profile, target: Target, source: &Source) -> Result
     compile(&apart())?;
 
     let folder = target_folder().join(target.triple()).join(profile.folder());
-    let shipped = shipped();
-    let programs = shipped.iter().flat_map(|(_, names, layer)| names.iter().map(move |name| (*name, *layer)));
+    let programs = SHIPPED.iter().flat_map(|(_, names, layer)| names.iter().map(move |name| (*name, *layer)));
     programs
         .map(|(name, layer)| {
             let path = folder.join(name);
@@ -115,7 +116,7 @@ pub(super) fn build(profile: Profile, target: Target, source: &Source) -> Result
 
 /// The packages that cargo builds at once.
 pub(super) fn together() -> Vec<&'static str> {
-    shipped().into_iter().map(|(package, ..)| package).filter(|package| *package != APART).collect()
+    SHIPPED.iter().map(|(package, ..)| *package).filter(|package| *package != APART).collect()
 }
 
 /// The packages that it builds apart from them.
@@ -123,16 +124,16 @@ pub(super) fn apart() -> Vec<&'static str> {
     vec![APART]
 }
 
-/// What is shipped and is there already.
-pub(super) fn shipped() -> Vec<(&'static str, &'static [&'static str], Layer)> {
-    let present = |package: &str| {
-        // Being written.
-        !matches!(package, "calico-node" | "ipam-controller")
-            || fs::read_to_string(root().join("Cargo.toml")).is_ok_and(|text| {
-                text.contains(if package == "calico-node" { "\"node\"," } else { "\"ipam/controller\"," })
-            })
-    };
-    SHIPPED.iter().copied().filter(|(package, ..)| present(package)).collect()
+/// Refuses an image that lacks a program.
+fn complete() -> Result<()> {
+    let members = output(cargo().args(["tree", "--workspace", "--depth=0", "--prefix=none", "--format={p}"]))?;
+    let members: BTreeSet<&str> = members.lines().filter_map(|line| line.split(' ').next()).collect();
+    let missing: Vec<_> =
+        SHIPPED.iter().map(|(package, ..)| *package).filter(|package| !members.contains(package)).collect();
+    if !missing.is_empty() {
+        bail!("the image needs {}, which the workspace has not (Cargo.toml, members)", missing.join(", "));
+    }
+    Ok(())
 }
 
 /// What cargo is told beside its arguments wherever static programs are built: with it the lab, the tests and the image

@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn musl_says_its_version_and_equal_contents_have_one_serial_number() {
-        assert_eq!(musl_version(b"\0/usr/lib\0127.0.0.1\01.2.5\0%s\0").as_deref(), Some("1.2.5"));
+        assert_eq!(musl_version(b"\0/usr/lib\x00127.0.0.1\x001.2.5\0%s\0").as_deref(), Some("1.2.5"));
         assert_eq!(uuid(&digest(b"")), "e3b0c442-98fc-81c1-8149-afbf4c8996fb");
     }
 }
