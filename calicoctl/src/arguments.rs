@@ -210,6 +210,30 @@ pub(crate) enum NodeCommand {
     /// Of this node, which needs root; or with --node of any, through a CalicoNodeStatus that is made for the answer and
     /// deleted again.
     Status(NodeStatus),
+    /// Remove what Ocicat left on this node: routes, tunnels, packet rules, plugins, files. Needs root.
+    ///
+    /// To be run when felix and bgp-speaker are gone for good, and before pods of another network are started. Running pods
+    /// lose their network. What is not ours, or not for sure, stays, and is told with the reason. It may be repeated.
+    Cleanup(NodeCleanup),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeCleanup {
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Only what is in the kernel.
+    #[arg(long)]
+    pub(crate) keep_files: bool,
+    /// Even if felix or bgp-speaker run: what they put back will stay.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Where the node's files are, if this runs in a container that has its folders mounted.
+    #[arg(long, value_name = "FOLDER", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// With what the names of pods' interfaces begin; several joined by commas.
+    #[arg(long, value_name = "PREFIX", env = "FELIX_INTERFACEPREFIX", default_value = "cali")]
+    pub(crate) interface_prefix: String,
 }
 
 #[derive(Debug, Args)]

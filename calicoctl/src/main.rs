@@ -7,6 +7,7 @@ mod client;
 mod crud;
 mod files;
 mod ipam_show;
+mod node_cleanup;
 mod node_status;
 mod output;
 mod resource_type;
@@ -81,6 +82,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         },
         Command::Node(flags) => match flags.command {
             NodeCommand::Status(flags) => node_status::run(&flags, &globals).await,
+            NodeCommand::Cleanup(flags) => node_cleanup::run(&flags),
         },
         Command::Version(flags) => version::run(&flags, &globals).await,
     }

@@ -52,7 +52,8 @@ fn here(form: StatusForm) -> Result<ExitCode> {
     Ok(if agent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn is_root() -> io::Result<bool> {
+/// Whether we may do what only root may.
+pub(crate) fn is_root() -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     // The owner of our own entry is our effective user.
     Ok(fs::metadata("/proc/self")?.uid() == 0)

@@ -64,7 +64,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cni", &["calico-agent", "calico-api", "calico-netlink", "calico-probe", "calico-sys", "calico-version"]),
     (
         "calicoctl",
-        &["bgp-plan", "calico-agent", "calico-api", "calico-datastore", "calico-selector", "calico-version", "ipam"],
+        &[
+            "bgp-plan",
+            "calico-agent",
+            "calico-api",
+            "calico-datastore",
+            "calico-netlink",
+            "calico-selector",
+            "calico-version",
+            "ipam",
+        ],
     ),
     ("calico-node", &["calico-api", "calico-probe", "calico-version"]),
     ("xtask", &["calico-api"]),

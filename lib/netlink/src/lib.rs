@@ -15,6 +15,7 @@ mod link;
 mod message;
 mod monitor;
 mod neighbour;
+pub mod nftables;
 mod route;
 mod routes;
 mod socket;
