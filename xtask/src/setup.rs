@@ -40,6 +40,7 @@ const PACKAGES: &[(Purpose, &str, &str)] = &[
     (Purpose::Everything, "frr", "a BGP peer: what most racks' switches run"),
     (Purpose::Everything, "gobgpd", "a BGP peer: what other pod networks run"),
     (Purpose::Everything, "openbgpd", "a BGP peer: what Internet exchanges run"),
+    (Purpose::Everything, "strace", "kills programs at every step they take"),
 ];
 
 /// Rust's name for a program that runs anywhere: the plugins are such.
