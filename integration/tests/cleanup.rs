@@ -46,9 +46,18 @@ fn nothing_of_ours_is_left_and_nothing_else_is_touched() -> Result<()> {
     node.start_speaker()?;
     node.ready("bgp-speaker", 9098)?;
     let (one, two) = (node.pod("one")?, node.pod("two")?);
-    node.run("sh", &["-ec", "echo mine > /var/lib/calico/note; mkdir -p /var/log/calico/cni; echo line > /var/log/calico/cni/cni.log"])?;
+    node.run(
+        "sh",
+        &[
+            "-ec",
+            "echo mine > /var/lib/calico/note; mkdir -p /var/log/calico/cni; echo line > /var/log/calico/cni/cni.log",
+        ],
+    )?;
     let error = format!("{:#}", cleanup(&node, &[]).err().context("felix and the speaker run")?);
-    ensure!(error.contains("felix and bgp-speaker still runs") && error.contains("delete the DaemonSet first"), "{error}");
+    ensure!(
+        error.contains("felix and bgp-speaker still runs") && error.contains("delete the DaemonSet first"),
+        "{error}"
+    );
     node.kill("felix")?;
     let error = format!("{:#}", cleanup(&node, &[]).err().context("the speaker runs")?);
     ensure!(error.contains("bgp-speaker still runs"), "{error}");

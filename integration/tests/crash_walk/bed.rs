@@ -29,12 +29,18 @@ pub(crate) struct Bed<'net> {
     store: Store,
     network: OwnedFd,
     keeper: Option<Sandbox>,
+    /// What felix is started with, beside the topology's own.
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl<'net> Bed<'net> {
-    /// Brings the node up and its first pod.
+    /// Brings a node up and its first pod.
     pub(crate) fn new(net: &'net Net) -> Result<Self> {
-        let node = net.node("east")?;
+        Self::with(net, net.node("east")?, &[])
+    }
+
+    /// The same, with a node and more for felix' environment. It logs nothing, so that its log is no step.
+    pub(crate) fn with(net: &'net Net, node: Node<'net>, more: &[(&'static str, &'static str)]) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let underlay = net.network()?;
         // Where the store is a server's, it is reached from the segment alone.
@@ -42,11 +48,13 @@ impl<'net> Bed<'net> {
         let store = runtime.block_on(net.datastore().open())?;
         let network = node.holder().network()?;
         // Each step of a walk has a pool of its own, so that ADD must claim a block in it.
-        for number in 0..POOLS {
+        let pools = if net.server().is_some() { POOLS / 10 } else { POOLS };
+        for number in 0..pools {
             let spec = IPPoolSpec { block_size: Some(30), ..IPPoolSpec::new(&pool(number)) };
             runtime.block_on(store.create(&IPPool::new(ObjectMeta::named(format!("pool-{number}")), spec)))?;
         }
-        let mut bed = Self { node, runtime, store, network, keeper: None };
+        let environment = [&[("FELIX_LOGSEVERITYSCREEN", "fatal")], more].concat();
+        let mut bed = Self { node, runtime, store, network, keeper: None, environment };
         bed.start_felix()?;
         let mut keeper = Sandbox::new(&bed.node, "keeper", "keeper", 0)?;
         keeper.add(&bed.node)?;
@@ -55,9 +63,9 @@ impl<'net> Bed<'net> {
         Ok(bed)
     }
 
-    /// Starts felix and waits until it serves. It logs nothing, so that its log is no step.
+    /// Starts felix and waits until it serves.
     pub(crate) fn start_felix(&self) -> Result<()> {
-        self.node.start("felix", &[("FELIX_LOGSEVERITYSCREEN", "fatal")])?;
+        self.node.start("felix", &self.environment)?;
         self.node.ready("felix", 9099)
     }
 
@@ -70,6 +78,12 @@ impl<'net> Bed<'net> {
             Ok(true)
         })?;
         live.iter().try_for_each(|sandbox| sandbox.ping(&self.node))
+    }
+
+    /// Whether nothing is there but what belongs to the first pod and to these.
+    pub(crate) fn is_settled(&self, live: &[&Sandbox]) -> Result<bool> {
+        let live: Vec<&Sandbox> = self.keeper.iter().chain(live.iter().copied()).collect();
+        Ok(self.differences(&live)?.is_empty())
     }
 
     /// How the store, the kernel and the disk differ from what these sandboxes should have.

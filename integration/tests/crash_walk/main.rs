@@ -2,8 +2,16 @@
 //! the runtime does: DEL, and the pod once more in another sandbox. No address is two pods', none is nobody's.
 //! Needs Debian's `strace`.
 
+#[path = "../credentials/account.rs"]
+#[expect(dead_code, reason = "its own test uses the rest")]
+mod account;
 mod bed;
+mod gate;
+#[path = "../credentials/proxy.rs"]
+#[expect(dead_code, reason = "its own test uses the rest")]
+mod proxy;
 mod sandbox;
+mod server;
 mod steps;
 
 use std::time::{Duration, Instant};

@@ -47,7 +47,9 @@ impl Step {
     pub(crate) fn stopping(&self, file: &Path) -> Vec<String> {
         let Self { name, number } = self;
         let inject = format!("inject={name}:signal=STOP:when={number}");
-        ["-qqq", "-o", &file.display().to_string(), "-e", &format!("trace={name}"), "-e", &inject].map(str::to_owned).to_vec()
+        ["-qqq", "-o", &file.display().to_string(), "-e", &format!("trace={name}"), "-e", &inject]
+            .map(str::to_owned)
+            .to_vec()
     }
 }
 

@@ -204,10 +204,8 @@ fn missing_rights_and_missing_definitions_are_named_and_waited_for() -> Result<(
     let pod = Pod::sandbox(&node, "web-0")?;
     pod.add()?;
     pod.del()?;
-    account.grant(
-        &server(&net),
-        &json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]),
-    )?;
+    account
+        .grant(&server(&net), &json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]))?;
     let text = refused(&pod)?;
     ensure!(text.contains("cannot create resource") || text.contains("cannot update resource"), "{text}");
     ensure!(text.contains("ClusterRole calico-node of the manifests"), "{text}");

@@ -67,6 +67,11 @@ impl Authority {
 }
 
 impl Mode {
+    /// What it shows to those that connect.
+    pub(crate) fn tls(&self) -> Arc<ServerConfig> {
+        self.tls.clone()
+    }
+
     /// The same, but every request is answered with this code.
     pub(crate) fn refusing(&self, code: u16) -> Self {
         Self { refusal: Some(code), ..self.clone() }
@@ -121,7 +126,7 @@ impl Proxy {
 }
 
 async fn serve(stream: TcpStream, mode: Mode, upstream: &str, client: Arc<ClientConfig>) -> Result<()> {
-    let mut theirs = TlsAcceptor::from(mode.tls).accept(stream).await?;
+    let mut theirs = TlsAcceptor::from(mode.tls()).accept(stream).await?;
     if let Some(code) = mode.refusal {
         let mut head = Vec::new();
         while !head.windows(4).any(|end| end == b"\r\n\r\n") {
