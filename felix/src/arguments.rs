@@ -27,8 +27,10 @@ pub(crate) struct Arguments {
 
 /// The table of parameters and variables under the options.
 fn parameters() -> String {
-    let mut text =
-        String::from("Parameters, as --set NAME=VALUE, as variable FELIX_NAME, or as NAME = VALUE in the file:\n");
+    let mut text = String::from(
+        "Parameters, as --set NAME=VALUE, as variable FELIX_NAME, as NAME = VALUE in the file, or as field of a\n\
+         FelixConfiguration (node.NODE, one with a nodeSelector, default); the first of these is the strongest:\n",
+    );
     for (name, default, effect) in PARAMETERS {
         text.push_str(&format!("  {name} [{default}]\n      {effect}\n"));
     }
@@ -38,7 +40,12 @@ fn parameters() -> String {
          IP, IP6\n      its addresses: ADDRESS, ADDRESS/LENGTH, autodetect or none\n  \
          IP_AUTODETECTION_METHOD, IP6_AUTODETECTION_METHOD\n      \
          first-found, interface=REGEX, skip-interface=REGEX, cidr=CIDR, can-reach=ADDRESS, kubernetes-internal-ip\n  \
+         AUTODETECT_POLL_INTERVAL\n      how often addresses are detected again; 60s\n  \
          AS\n      its AS number, if it has one of its own\n  \
+         CALICO_K8S_NODE_REF\n      what Kubernetes calls it, if that is not its name\n  \
+         CALICO_SHUTDOWN_TIMESTAMP_FILE\n      where the time of a stop on purpose is kept; /var/lib/calico/shutdownTS\n  \
+         CLUSTER_TYPE\n      comma list of words for ClusterInformation\n  \
+         USE_POD_CIDR\n      pods have addresses of their node's pod CIDR, by host-local\n  \
          CALICO_NETWORKING_BACKEND\n      bird, vxlan or none\n  \
          DISABLE_NODE_IP_CHECK\n      do not look for other nodes with its addresses\n  \
          NO_DEFAULT_POOLS, CALICO_IPV4POOL_CIDR, CALICO_IPV6POOL_CIDR, …_BLOCK_SIZE, …_IPIP, …_VXLAN, …_NAT_OUTGOING,\n  \

@@ -16,10 +16,10 @@ use tracing::{error, info, warn};
 use crate::bring_up::{pod_mtu, write_mtu};
 use crate::state::State;
 
-/// The kinds that Felix watches on `node`.
-pub(crate) fn kinds(node: &str) -> Vec<(Kind, Filter)> {
+/// The kinds that Felix watches on `node`; without IPAM's own where pods have addresses of their node's pod CIDR.
+pub(crate) fn kinds(node: &str, use_pod_cidr: bool) -> Vec<(Kind, Filter)> {
     let own = || Filter::Node(node.to_owned());
-    vec![
+    let mut kinds = vec![
         (Kind::WorkloadEndpoint, own()),
         (Kind::IPAMBlock, Filter::All),
         (Kind::BlockAffinity, own()),
@@ -30,7 +30,10 @@ pub(crate) fn kinds(node: &str) -> Vec<(Kind, Filter)> {
         (Kind::Node, own()),
         (Kind::BGPPeer, Filter::All),
         (Kind::BGPConfiguration, Filter::All),
-    ]
+    ];
+    let absent = [Kind::IPAMBlock, Kind::BlockAffinity, Kind::IPAMConfiguration];
+    kinds.retain(|(kind, _)| !use_pod_cidr || !absent.contains(kind));
+    kinds
 }
 
 /// Everyone who is told.
@@ -47,12 +50,16 @@ pub(crate) struct Feed {
     pub(crate) mtu_file: PathBuf,
     /// The pools, for the MTU.
     pub(crate) pools: BTreeMap<Key, IPPoolSpec>,
+    /// Whether pods have addresses of their node's pod CIDR, and there are no records of IPAM.
+    pub(crate) use_pod_cidr: bool,
+    /// This node's Node, for whoever looks after it.
+    pub(crate) node: state_channel::Sender<Option<Entry>>,
 }
 
 impl Feed {
     /// Tells until the watch or a receiver ends.
     pub(crate) async fn run(mut self, store: Store, node: String) {
-        let mut updates = watch::watch(&store, kinds(&node));
+        let mut updates = watch::watch(&store, kinds(&node, self.use_pod_cidr));
         let mut profiles: Option<mpsc::Receiver<Update>> = None;
         let mut state = self.state.subscribe();
         loop {
@@ -104,6 +111,8 @@ impl Feed {
                 }
             }
             Update::Delete(key) if key.kind() == Kind::ClusterInformation => self.set_ready(None),
+            Update::Put(entry) if entry.key.kind() == Kind::Node => drop(self.node.send_replace(Some(entry.clone()))),
+            Update::Delete(key) if key.kind() == Kind::Node => drop(self.node.send_replace(None)),
             Update::Put(entry) if entry.key.kind() == Kind::IPPool => {
                 if let Ok(pool) = decode::<IPPoolSpec>(entry.clone()) {
                     self.pools.insert(entry.key.clone(), pool.spec);

@@ -9,26 +9,33 @@
 //!                                  ▲
 //!  CNI plugins ──socket──► agent ──┘  one task a conversation; one more works off the spool
 //! ```
+//! Beside them: `redetect` looks at the node's addresses again, `settings` follows FelixConfiguration, `availability` tells
+//! Kubernetes whether pods may come.
 
 mod agent;
 mod allocator;
 mod arguments;
+mod availability;
 mod bring_up;
 mod config;
 mod feed;
 mod kernel;
 mod metrics;
+mod redetect;
+mod settings;
 mod state;
 mod status_files;
 
+use std::collections::{BTreeMap, btree_map};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use calico_daemon::{Health, init_logs, serve_http, terminated};
-use calico_datastore::Store;
+use calico_daemon::{Health, HttpServer, LogLevel, init_adjustable_logs, terminated};
+use calico_datastore::connect_core;
 use clap::Parser;
 use felix_calc::Calc;
 use felix_dataplane::Dataplane;
@@ -39,16 +46,26 @@ use tracing::{error, info};
 use agent::{Agent, Listener, work_off};
 use allocator::Addresses;
 use arguments::Arguments;
-use bring_up::{bring_up, name, patiently};
+use availability::Availability;
+use bring_up::{Patience, Site, bring_up, find_parameters, name};
 use config::{Config, Raw};
 use feed::Feed;
 use kernel::{Kernel, Reporters};
 use metrics::Metrics;
+use settings::{Settings, tell_idle};
 use state::State;
 use status_files::StatusFiles;
 
 /// How much may queue between two tasks before the sender waits.
 const QUEUE: usize = 1024;
+
+/// How Felix ends when nothing is wrong.
+enum Ending {
+    /// Somebody asked for it.
+    Stopped,
+    /// To be started again with another configuration.
+    Restart,
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -63,7 +80,8 @@ fn main() -> ExitCode {
     let result = runtime.block_on(run(&arguments));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ending::Stopped) => ExitCode::SUCCESS,
+        Ok(Ending::Restart) => ExitCode::from(settings::RESTART),
         Err(error) => {
             error!(error = format!("{error:#}"), "Felix stops");
             eprintln!("felix: {error:#}");
@@ -72,56 +90,101 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let variable = |key: &str| std::env::var(key).ok();
-    let config = configuration(arguments, &variable)?;
-    init_logs(&config.logs).context("logs cannot be started")?;
-    for problem in &config.problems {
+/// What serves before there is a store, and until the end.
+struct Daemon {
+    health: Health,
+    registry: Registry,
+    metrics: Metrics,
+    /// The servers of health and metrics, by their addresses.
+    servers: BTreeMap<SocketAddr, HttpServer>,
+    level: LogLevel,
+}
+
+impl Daemon {
+    /// Serves health and metrics where the configuration says, and nowhere else.
+    async fn listen(&mut self, config: &Config) -> anyhow::Result<()> {
+        let wanted: BTreeMap<SocketAddr, &str> = [
+            (config.metrics, "PrometheusMetricsHost, PrometheusMetricsPort"),
+            (config.health, "HealthHost, HealthPort"),
+        ]
+        .into_iter()
+        .filter_map(|(address, parameters)| Some((address?, parameters)))
+        .collect();
+        self.servers.retain(|address, _| wanted.contains_key(address));
+        for (address, parameters) in wanted {
+            if let btree_map::Entry::Vacant(vacant) = self.servers.entry(address) {
+                let server = HttpServer::start(address, self.health.clone(), self.registry.clone()).await;
+                vacant.insert(server.context(parameters)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let mut settings = configuration(arguments)?;
+    let level = init_adjustable_logs(&settings.config.logs).context("logs cannot be started")?;
+    for problem in &settings.config.problems {
         error!(problem, "configuration");
     }
-    if !config.unknown.is_empty() {
-        info!(parameters = ?config.unknown, "parameters are set that have no effect here");
-    }
-    let datastore = calico_datastore::Config::from_environment(variable)?;
-    let node = name::determine(&config.node)?;
+    tell_idle(settings.config.idle.iter());
+    let variable = |key: &str| std::env::var(key).ok();
+    let mut datastore = calico_datastore::Config::from_environment(variable)?;
+    let node = name::determine(&settings.config.node)?;
     info!(version = calico_version::LONG, node, "Felix starts");
+    let parameters = find_parameters(settings.config.proc_sys_net.as_deref())?;
+    info!(folder = %parameters.display(), "kernel parameters");
 
     let (health, registry) = (Health::default(), Registry::new());
     let startup = health.reporter("FelixStartup", None);
     let metrics = Metrics::register(&registry)?;
     metrics.resync_state.set(1);
-    if let Some(address) = config.health {
-        serve_http(address, health.clone(), registry.clone()).await.context("HealthHost, HealthPort")?;
-    }
-    if let Some(address) = config.metrics.filter(|address| Some(*address) != config.health) {
-        serve_http(address, health.clone(), registry).await.context("PrometheusMetricsHost, PrometheusMetricsPort")?;
-    }
+    let mut daemon = Daemon { health, registry, metrics, servers: BTreeMap::new(), level };
+    daemon.listen(&settings.config).await?;
 
     // Bring-up waits for the store as long as it takes; a signal ends that, too.
     let start = async {
-        startup.report(true, false, "connecting to the datastore");
-        let store = patiently("connect to the datastore", || calico_datastore::connect(&datastore)).await?;
-        let brought_up = bring_up(&config, &node, &store, &startup).await?;
-        anyhow::Ok((store, brought_up))
+        let mut patience = Patience::new(&startup);
+        let connect = "connect to the datastore";
+        patience.progress(connect);
+        let mut store = patience.until_answered(connect, || calico_datastore::connect(&datastore)).await?;
+        let prefix = settings.config.interface_prefixes.clone();
+        settings.read(&store, &node, &mut patience).await?;
+        daemon.level.set(&settings.config.logs.level).context("LogSeverityScreen")?;
+        daemon.listen(&settings.config).await?;
+        // Endpoints in Kubernetes are called by their interfaces, and the store was told of another prefix.
+        if let calico_datastore::Config::Kubernetes(kubernetes) = &mut datastore
+            && settings.config.interface_prefixes != prefix
+        {
+            kubernetes.interface_prefix = settings.config.interface_prefixes.first().cloned();
+            store = patience.until_answered(connect, || calico_datastore::connect(&datastore)).await?;
+        }
+        let beside = patience.until_answered("connect to Kubernetes", || connect_core(&datastore, variable)).await?;
+        let is_kubernetes = matches!(datastore, calico_datastore::Config::Kubernetes(_));
+        let kubernetes = beside.or_else(|| is_kubernetes.then(|| store.clone()));
+        let config = Arc::new(settings.config.clone());
+        let site = Site { config, name: node, store, kubernetes };
+        let brought_up = bring_up(&site, &mut patience).await?;
+        anyhow::Ok((site, brought_up))
     };
     let stopped = tokio::select! {
         signal = terminated() => Err(signal),
         started = start => Ok(started?),
     };
-    let (store, brought_up) = match stopped {
+    let (site, brought_up) = match stopped {
         Ok(started) => started,
         Err(signal) => {
             info!(signal, "Felix stops");
-            return Ok(());
+            return Ok(Ending::Stopped);
         }
     };
     startup.report(true, true, "node is up");
     let has_pods = matches!(datastore, calico_datastore::Config::Kubernetes(_));
-    serve(&config, node, (store, has_pods), brought_up.node_mtu, &health, metrics).await
+    serve(site, settings, has_pods, brought_up.node_mtu, daemon).await
 }
 
-/// Command line, environment and file, as one configuration.
-fn configuration(arguments: &Arguments, variable: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Config> {
+/// Command line, environment and file.
+fn configuration(arguments: &Arguments) -> anyhow::Result<Settings> {
     let path = arguments.config_file.as_deref().unwrap_or(Path::new(arguments::DEFAULT_FILE));
     let text = match std::fs::read_to_string(path) {
         Ok(text) => Some(text),
@@ -131,18 +194,19 @@ fn configuration(arguments: &Arguments, variable: &dyn Fn(&str) -> Option<String
     let environment =
         std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     let raw = Raw::read(&arguments.set, environment, text.as_deref().map(|text| (path, text)))?;
-    Ok(Config::parse(&raw, variable)?)
+    Ok(Settings::local(raw, Box::new(|key| std::env::var(key).ok()))?)
 }
 
-/// Starts the tasks and serves until a signal or until one of them ends.
+/// Starts the tasks and serves until a signal, until another configuration needs a restart, or until a task ends.
 async fn serve(
-    config: &Config,
-    node: String,
-    (store, has_pods): (Store, bool),
+    site: Site,
+    settings: Settings,
+    has_pods: bool,
     node_mtu: u32,
-    health: &Health,
-    metrics: Metrics,
-) -> anyhow::Result<()> {
+    daemon: Daemon,
+) -> anyhow::Result<Ending> {
+    let Daemon { health, registry: _registry, metrics, servers: _servers, level } = daemon;
+    let (config, node, store) = (site.config.clone(), site.name.clone(), site.store.clone());
     let (state, state_reader) = watch::channel(State { pod_mtu: node_mtu, ..State::default() });
     let (to_calc, calc_updates) = mpsc::channel(QUEUE);
     let (to_allocator, allocator_updates) = mpsc::channel(4 * QUEUE);
@@ -158,14 +222,20 @@ async fn serve(
         ipv6: config.ipv6,
     })
     .context("the kernel's netlink sockets cannot be opened; Felix needs root and its node's network namespace")?;
+    let silence =
+        |name: &str, seconds| Some(config.health_timeouts.get(name).copied().unwrap_or(Duration::from_secs(seconds)));
     let reporters = Reporters {
-        calculation: health.reporter("CalculationGraph", Some(Duration::from_secs(30))),
-        dataplane: health.reporter("InternalDataplaneMainLoop", Some(Duration::from_secs(90))),
+        calculation: health.reporter("CalculationGraph", silence("CalculationGraph", 30)),
+        dataplane: health.reporter("InternalDataplaneMainLoop", silence("InternalDataplaneMainLoop", 90)),
     };
     let files = StatusFiles::new(config.endpoint_status.as_deref());
     let kernel = Kernel::new(calc, dataplane, state.clone(), metrics.clone(), reporters, files)
         .context("the kernel's notifications cannot be waited for")?;
+    let (node_stored, node_seen) = watch::channel(None);
+    let (made_anew, is_made_anew) = watch::channel(0);
     let feed = Feed {
+        use_pod_cidr: config.node.use_pod_cidr && site.in_kubernetes(),
+        node: node_stored,
         calc: to_calc,
         allocator: to_allocator,
         state,
@@ -192,19 +262,41 @@ async fn serve(
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(kernel.run(calc_updates, kernel_orders, config.route_refresh));
     tasks.spawn(allocator::run(allocator, allocator_updates, jobs));
-    tasks.spawn(feed.run(store, node));
+    tasks.spawn(feed.run(store.clone(), node.clone()));
     tasks.spawn(work_off(agent.clone()));
+    tasks.spawn(redetect::run(site.clone(), node_seen.clone(), made_anew));
+    // These two may end, and have an end of their own.
+    let availability = Availability::new(&site);
+    let up = tokio::spawn(availability.clone().run(health, is_made_anew)).abort_handle();
+    let mut follow = tokio::spawn(settings.follow(store, node, level, node_seen));
+
     let mut ended = None;
+    let mut restart = false;
+    let mut farewell = None;
     let stop = async {
         tokio::select! {
-            signal = terminated() => info!(signal, "Felix stops, the kernel stays as it is"),
+            signal = terminated() => {
+                info!(signal, "Felix stops, the kernel stays as it is");
+                up.abort();
+                farewell = Some(tokio::spawn(availability.down()));
+            }
+            changed = &mut follow => {
+                info!(parameters = ?changed.unwrap_or_default(), "configuration changed, Felix has to be started again");
+                restart = true;
+            }
             // A task ends only by a defect; everything is recovered by a restart.
             task = tasks.join_next() => ended = Some(task),
         }
     };
     listener.serve(agent, stop).await;
+    follow.abort();
+    if let Some(farewell) = farewell {
+        // It takes two seconds at most.
+        let _ = farewell.await;
+    }
     match ended {
-        None => Ok(()),
+        None if restart => Ok(Ending::Restart),
+        None => Ok(Ending::Stopped),
         Some(Some(Err(error))) => Err(error).context("a task of Felix failed; this is a defect"),
         Some(_) => anyhow::bail!("a task of Felix ended; this is a defect"),
     }

@@ -177,7 +177,7 @@ fn first(
 }
 
 /// Whether others could reach a node by it: private and unique-local addresses are fine.
-fn is_global(address: IpAddr) -> bool {
+pub(crate) fn is_global(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             !(address.is_loopback()

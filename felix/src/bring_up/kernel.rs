@@ -1,11 +1,56 @@
-//! What bring-up asks of the kernel: interfaces and forwarding.
+//! What bring-up asks of the kernel: interfaces, parameters that can be written, forwarding.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use calico_netlink::{Error, Socket, sysctl};
 
 use super::autodetect::{Address, Interface};
+
+/// Where a container finds the node's parameters in a form that it may write.
+const MOUNTED: &str = "/host/proc/sys/net";
+/// Where everybody finds them.
+const USUAL: &str = "/proc/sys/net";
+
+/// The kernel's network parameters cannot be written, as pods' interfaces need.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the kernel's network parameters cannot be written ({}); give the container felix the node's /proc/sys/net as a \
+     volume (hostPath /proc/sys/net, not read-only) at {MOUNTED}, or say with FELIX_PROCSYSNET where it is",
+    .tried.iter().map(|(file, error)| format!("{}: {error}", file.display())).collect::<Vec<_>>().join("; ")
+)]
+pub(crate) struct ReadOnly {
+    tried: Vec<(PathBuf, io::Error)>,
+}
+
+/// Finds where the kernel's network parameters can be written, for the whole process.
+///
+/// procfs shows the network namespace of whoever opens a file, so the node's mount is as good as our own.
+///
+/// # Errors
+/// If they can be written nowhere.
+pub(crate) fn find_parameters(configured: Option<&Path>) -> Result<PathBuf, ReadOnly> {
+    let candidates = match configured {
+        Some(configured) => vec![configured.to_owned()],
+        None => [MOUNTED, USUAL].map(PathBuf::from).to_vec(),
+    };
+    let mut tried = Vec::new();
+    for folder in candidates {
+        let file = folder.join("ipv4/ip_forward");
+        // Opened only: nothing is written, and a mount that is read-only says so here.
+        match OpenOptions::new().write(true).open(&file) {
+            Ok(_) => {
+                sysctl::use_net(&folder);
+                return Ok(folder);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && configured.is_none() => {}
+            Err(error) => tried.push((file, error)),
+        }
+    }
+    Err(ReadOnly { tried })
+}
 
 /// The node's interfaces with their addresses, in the kernel's order.
 ///
@@ -43,7 +88,7 @@ pub(crate) fn forward(ipv6: bool) -> Result<(), Error> {
 
 /// Whether the kernel knows IPv6.
 pub(crate) fn has_ipv6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
+    sysctl::file(&["net", "ipv6"]).is_ok_and(|folder| folder.exists())
 }
 
 fn ensure(parts: &[&str], value: &str) -> Result<(), Error> {

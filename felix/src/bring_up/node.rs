@@ -6,7 +6,7 @@ use calico_api::{Node, NodeInterface, NodeSpec, ObjectMeta, OrchRef};
 use ipnet::IpNet;
 use tracing::{info, warn};
 
-use super::autodetect::{DetectError, Interface, Outside, detect, holding, listed};
+use super::autodetect::{DetectError, Found, Interface, Outside, detect, holding, listed};
 use crate::config::{AddressSetting, Backend, FamilySetting, NodeSettings};
 
 /// Why the node cannot say where it is.
@@ -36,7 +36,54 @@ pub(crate) struct Addresses {
     pub(crate) ipv6: Option<IpNet>,
 }
 
-/// The node's addresses by its settings, its interfaces and what is stored of it.
+/// What the operator may want to know of how an address came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// It was detected.
+    Detected(Found),
+    /// It was not, and the stored one is kept.
+    Kept {
+        /// What is stored.
+        stored: IpNet,
+        /// Why it was not.
+        cause: DetectError,
+    },
+    /// It was not, and none is stored.
+    Undetected(String),
+    /// It is on no interface.
+    NotLocal(IpAddr),
+}
+
+/// When addresses are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// Before the node serves: an address that should be there is waited for.
+    Start,
+    /// While it serves: what is there is told.
+    Again,
+}
+
+impl Note {
+    /// Tells it.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Detected(found) => {
+                info!(address = %found.network, interface = found.interface, candidates = ?found.candidates, "address detected");
+            }
+            Self::Kept { stored, cause } => warn!(%stored, %cause, "address not detected, the stored one is kept"),
+            Self::Undetected(reason) => warn!(reason, "an address is missing"),
+            Self::NotLocal(address) => warn!(%address, "the node's address is on no interface that is up"),
+        }
+    }
+}
+
+/// What Kubernetes has as the InternalIPs of a node.
+pub(crate) fn internal_addresses(node: &Node) -> Vec<IpAddr> {
+    let internal = node.spec.addresses.iter().filter(|address| address.address_type.as_deref() == Some("InternalIP"));
+    internal.filter_map(|address| address.address.parse().ok()).collect()
+}
+
+/// The node's addresses by its settings, its interfaces, what is stored of it and what Kubernetes calls its internal ones.
 ///
 /// # Errors
 /// If there is none at all, or one that should be detected is not and was never stored.
@@ -44,20 +91,29 @@ pub(crate) fn addresses(
     settings: &NodeSettings,
     interfaces: &[Interface],
     stored: Option<&Node>,
+    internal: &[IpAddr],
     reach: &dyn Fn(&str, bool) -> Result<IpAddr, String>,
-) -> Result<Addresses, AddressError> {
+    occasion: Occasion,
+) -> Result<(Addresses, Vec<Note>), AddressError> {
     let bgp = stored.and_then(|node| node.spec.bgp.as_ref());
-    let before = |text: Option<&String>| text.and_then(|text| text.parse::<IpNet>().ok());
-    let internal: Vec<IpAddr> = stored
-        .iter()
-        .flat_map(|node| &node.spec.addresses)
-        .filter(|address| address.address_type.as_deref() == Some("InternalIP"))
-        .filter_map(|address| address.address.parse().ok())
-        .collect();
-    let family = |setting, ipv4, stored| {
+    let before = |text: Option<&String>| -> Option<IpNet> {
+        let text = text?;
+        // A bare address, as others may have written it, gets the length of its subnet.
+        let bare = || text.parse::<IpAddr>().ok().map(|address| complete(interfaces, address));
+        text.parse().ok().or_else(bare)
+    };
+    let mut notes = Vec::new();
+    let mut family = |setting, ipv4, stored| {
         let reach = |destination: &str| reach(destination, ipv4);
-        let outside = Outside { reach: &reach, internal: &internal };
-        address(setting, ipv4, interfaces, stored, &outside)
+        let outside = Outside { reach: &reach, internal };
+        match address(setting, ipv4, interfaces, stored, &outside, &mut notes) {
+            // One family that is out of sight must not hold up what is to be said of the other.
+            Err(error @ AddressError::Undetected { .. }) if occasion == Occasion::Again => {
+                notes.push(Note::Undetected(error.to_string()));
+                Ok(None)
+            }
+            other => other,
+        }
     };
     let found = Addresses {
         ipv4: family(&settings.ipv4, true, before(bgp.and_then(|bgp| bgp.ipv4_address.as_ref())))?,
@@ -66,7 +122,13 @@ pub(crate) fn addresses(
     if found == Addresses::default() && settings.backend != Backend::None {
         return Err(AddressError::None);
     }
-    Ok(found)
+    Ok((found, notes))
+}
+
+/// A bare IPv4 address takes the length of its subnet from the interface; a bare IPv6 address does not (Calico).
+fn complete(interfaces: &[Interface], address: IpAddr) -> IpNet {
+    let held = holding(interfaces, address).map(|found| found.network).filter(|_| address.is_ipv4());
+    held.unwrap_or(IpNet::from(address))
 }
 
 fn address(
@@ -75,16 +137,19 @@ fn address(
     interfaces: &[Interface],
     stored: Option<IpNet>,
     outside: &Outside<'_>,
+    notes: &mut Vec<Note>,
 ) -> Result<Option<IpNet>, AddressError> {
-    let detected = || match detect(&setting.method, ipv4, interfaces, outside) {
+    let detected = |notes: &mut Vec<Note>| match detect(&setting.method, ipv4, interfaces, outside) {
         Ok(found) => {
-            info!(address = %found.network, interface = found.interface, candidates = ?found.candidates, "address detected");
-            Ok(Some(found.network))
+            let network = found.network;
+            notes.push(Note::Detected(found));
+            Ok(Some(network))
         }
         Err(cause) => match stored {
             // An address that is out of sight for a moment must not take the node out of everybody's mesh.
+            // Departs from Calico, whose re-detection clears it.
             Some(stored) => {
-                warn!(%stored, %cause, "address not detected, the stored one is kept");
+                notes.push(Note::Kept { stored, cause });
                 Ok(Some(stored))
             }
             None => {
@@ -93,32 +158,29 @@ fn address(
             }
         },
     };
-    let local = |network: IpNet| {
-        let held = holding(interfaces, network.addr());
-        if held.is_none() {
-            warn!(address = %network.addr(), "the node's address is on no interface that is up");
-        }
-        held
+    let given = match (&setting.address, stored) {
+        (AddressSetting::Autodetect, _) => return detected(notes),
+        (AddressSetting::Unset, None) if ipv4 => return detected(notes),
+        (AddressSetting::None, stored) => return Ok(stored),
+        (AddressSetting::Unset, stored) => stored,
+        (AddressSetting::Network(network), _) => Some(*network),
+        (AddressSetting::Address(address), _) => Some(complete(interfaces, *address)),
     };
-    match (&setting.address, stored) {
-        (AddressSetting::Autodetect, _) => detected(),
-        (AddressSetting::Unset, None) if ipv4 => detected(),
-        (AddressSetting::Unset, stored) => {
-            stored.map(local);
-            Ok(stored)
-        }
-        (AddressSetting::None, stored) => Ok(stored),
-        (AddressSetting::Network(network), _) => {
-            local(*network);
-            Ok(Some(*network))
-        }
-        // A bare IPv4 address takes the length of its subnet from the interface; a bare IPv6 address does not (Calico).
-        (AddressSetting::Address(address), _) => {
-            let alone = IpNet::from(*address);
-            let held = local(alone).map(|found| found.network).filter(|_| ipv4);
-            Ok(Some(held.unwrap_or(alone)))
-        }
+    if let Some(given) = given.filter(|given| holding(interfaces, given.addr()).is_none()) {
+        notes.push(Note::NotLocal(given.addr()));
     }
+    Ok(given)
+}
+
+/// What a Node says beside addresses follows from this.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// The node's interfaces.
+    pub(crate) interfaces: &'a [Interface],
+    /// With what the names of workloads' interfaces begin; they are not listed.
+    pub(crate) prefixes: &'a [String],
+    /// Whether the Node is Kubernetes' own, which says by itself what it is there.
+    pub(crate) in_kubernetes: bool,
 }
 
 /// The Node as it should be stored; equal to `stored` if nothing is to be written.
@@ -127,7 +189,7 @@ pub(crate) fn merged(
     stored: Option<&Node>,
     settings: &NodeSettings,
     addresses: &Addresses,
-    interfaces: &[Interface],
+    surroundings: &Surroundings<'_>,
 ) -> Node {
     let mut node = stored.cloned().unwrap_or_else(|| Node::new(ObjectMeta::named(name), NodeSpec::default()));
     if settings.backend != Backend::None {
@@ -143,7 +205,7 @@ pub(crate) fn merged(
         bgp.as_number = settings.as_number.or(bgp.as_number);
         node.spec.bgp = Some(bgp);
     }
-    if let Some(reference) = &settings.kubernetes_node {
+    if let Some(reference) = settings.kubernetes_node.as_ref().filter(|_| !surroundings.in_kubernetes) {
         let wanted = OrchRef { node_name: Some(reference.clone()), orchestrator: "k8s".to_owned() };
         if !node.spec.orch_refs.contains(&wanted) {
             node.spec.orch_refs.retain(|known| known.orchestrator != "k8s");
@@ -152,7 +214,9 @@ pub(crate) fn merged(
     }
     let wanted = |setting: &FamilySetting| !matches!(setting.address, AddressSetting::None | AddressSetting::Unset);
     if wanted(&settings.ipv4) || wanted(&settings.ipv6) {
-        let listed = listed(interfaces).map(|interface| NodeInterface {
+        let workload = |name: &str| surroundings.prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()));
+        let listed = listed(surroundings.interfaces).filter(|interface| !workload(&interface.name));
+        let listed = listed.map(|interface| NodeInterface {
             name: interface.name.clone(),
             addresses: interface.addresses.iter().map(|held| held.network.addr().to_string()).collect(),
         });
@@ -205,8 +269,8 @@ mod tests {
     fn check(variables: &[(&str, &str)], machine: &[Interface], stored: Option<&Node>, expected: &str) {
         let unreachable = |_: &str, _| Err("unreachable".to_owned());
         let text = |network: Option<IpNet>| network.map_or("-".to_owned(), |network| network.to_string());
-        let found = match addresses(&settings(variables), machine, stored, &unreachable) {
-            Ok(found) => format!("{} {}", text(found.ipv4), text(found.ipv6)),
+        let found = match addresses(&settings(variables), machine, stored, &[], &unreachable, Occasion::Start) {
+            Ok((found, _)) => format!("{} {}", text(found.ipv4), text(found.ipv6)),
             Err(error) => error.to_string(),
         };
         assert_eq!(found, expected, "{variables:?}");
@@ -229,6 +293,23 @@ mod tests {
             "198.51.100.1/25 2001:db8::1/48",
         );
         check(&[("IP", "none"), ("CALICO_NETWORKING_BACKEND", "none")], &machine(), None, "- -");
+        // A bare address in the store gets the length of its subnet, where that can be known.
+        check(&[], &machine(), Some(&node("a", Some("192.0.2.1"), None)), "192.0.2.1/24 -");
+        check(&[("IP", "none")], &machine(), Some(&node("a", Some("192.0.2.7"), None)), "192.0.2.7/32 -");
+    }
+
+    #[test]
+    fn what_is_not_detected_or_not_local_is_noted() {
+        let stored = node("a", Some("203.0.113.9/24"), None);
+        let unreachable = |_: &str, _| Err("unreachable".to_owned());
+        let notes = |variables: &[(&str, &str)], machine: &[Interface]| {
+            addresses(&settings(variables), machine, Some(&stored), &[], &unreachable, Occasion::Start).unwrap().1
+        };
+        let far = "203.0.113.9".parse().unwrap();
+        assert_eq!(notes(&[], &machine()), [Note::NotLocal(far)]);
+        assert_eq!(notes(&[("IP", "none")], &machine()), []);
+        let [Note::Kept { stored, .. }] = notes(&[("IP", "autodetect")], &[])[..] else { panic!("not kept") };
+        assert_eq!(stored.addr(), far);
     }
 
     #[test]
@@ -251,7 +332,12 @@ mod tests {
         stored.spec.bgp.as_mut().unwrap().route_reflector_cluster_id = Some("1.0.0.1".to_owned());
         let ipv4 = Some("192.0.2.1/24".parse().unwrap());
         let addresses = Addresses { ipv4, ipv6: Some("2001:db8::9/64".parse().unwrap()) };
-        let once = merged("a", Some(&stored), &settings, &addresses, &machine());
+        let mut machine = machine();
+        let pod = Interface { name: "tap1".to_owned(), index: 3, ..machine[0].clone() };
+        machine.push(pod);
+        let prefixes = ["cali".to_owned(), "tap".to_owned()];
+        let surroundings = Surroundings { interfaces: &machine, prefixes: &prefixes, in_kubernetes: false };
+        let once = merged("a", Some(&stored), &settings, &addresses, &surroundings);
         let bgp = once.spec.bgp.as_ref().unwrap();
         assert_eq!(bgp.ipv4_address.as_deref(), Some("192.0.2.1/24"));
         assert_eq!(bgp.ipv6_address.as_deref(), Some("2001:DB8:0::9/64"));
@@ -260,7 +346,11 @@ mod tests {
         assert_eq!(once.metadata, stored.metadata);
         assert_eq!(once.spec.orch_refs[0].node_name.as_deref(), Some("a.example"));
         assert_eq!(once.spec.interfaces[0].addresses, ["192.0.2.1", "2001:db8::1"]);
-        assert_eq!(merged("a", Some(&once), &settings, &addresses, &machine()), once);
+        assert_eq!(once.spec.interfaces.len(), 1, "workloads' are not listed");
+        assert_eq!(merged("a", Some(&once), &settings, &addresses, &surroundings), once);
+        // Kubernetes says itself which of its nodes it is: writing that would be undone, and written for ever.
+        let surroundings = Surroundings { in_kubernetes: true, ..surroundings };
+        assert_eq!(merged("a", Some(&stored), &settings, &addresses, &surroundings).spec.orch_refs, []);
     }
 
     #[test]

@@ -9,16 +9,52 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{DefaultPool, PoolChoice};
 
+/// Why there is no default pool.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PoolError {
+    /// It would hold no block.
+    #[error(
+        "kubeadm's podSubnet {subnet} is smaller than a block of /{block_size}: set CALICO_IPV{family}POOL_BLOCK_SIZE to at \
+         least {}, or CALICO_IPV{family}POOL_CIDR to another network or to none",
+        .subnet.prefix_len()
+    )]
+    Small {
+        /// The network.
+        subnet: IpNet,
+        /// 4 or 6.
+        family: u8,
+        /// `…_BLOCK_SIZE`.
+        block_size: u8,
+    },
+    /// The kernel's words.
+    #[error("no random range: {0}")]
+    Random(#[from] io::Error),
+}
+
 /// The pool to make for a family that has none, if one is wanted.
 ///
-/// `locals` are the node's own addresses: a range that holds one of them is not chosen.
+/// `pod_subnets` are what the cluster's installer says. `locals` are the node's own addresses: a range that holds one of
+/// them is not chosen.
 ///
 /// # Errors
-/// If the kernel has no random octets for an IPv6 range.
-pub(crate) fn default_pool(choice: &DefaultPool, ipv4: bool, locals: &[IpAddr]) -> io::Result<Option<IPPool>> {
+/// If the installer's network is smaller than a block, or the kernel has no random octets for an IPv6 range.
+pub(crate) fn default_pool(
+    choice: &DefaultPool,
+    ipv4: bool,
+    pod_subnets: &[IpNet],
+    locals: &[IpAddr],
+) -> Result<Option<IPPool>, PoolError> {
+    let installed = pod_subnets.iter().find(|subnet| subnet.addr().is_ipv4() == ipv4);
+    if let (PoolChoice::Free, Some(subnet)) = (&choice.cidr, installed)
+        && subnet.prefix_len() > choice.block_size
+    {
+        let family = if ipv4 { 4 } else { 6 };
+        return Err(PoolError::Small { subnet: *subnet, family, block_size: choice.block_size });
+    }
     let cidr = match &choice.cidr {
         PoolChoice::None => return Ok(None),
         PoolChoice::Cidr(cidr) => *cidr,
+        PoolChoice::Free if installed.is_some() => installed.copied().expect("the guard has seen it"),
         PoolChoice::Free if ipv4 => IpNet::V4(free_range(locals)),
         PoolChoice::Free => IpNet::V6(unique_local()?),
     };
@@ -81,7 +117,7 @@ mod tests {
     #[track_caller]
     fn check_range(locals: &[&str], expected: &str) {
         let locals: Vec<IpAddr> = locals.iter().map(|text| text.parse().unwrap()).collect();
-        let pool = default_pool(&choices(&[])[0], true, &locals).unwrap().unwrap();
+        let pool = default_pool(&choices(&[])[0], true, &[], &locals).unwrap().unwrap();
         assert_eq!(pool.spec.cidr, expected);
     }
 
@@ -102,7 +138,7 @@ mod tests {
             ("CALICO_IPV4POOL_DISABLE_BGP_EXPORT", ""),
             ("CALICO_IPV6POOL_CIDR", "none"),
         ]);
-        let pool = default_pool(&ipv4, true, &[]).unwrap().unwrap();
+        let pool = default_pool(&ipv4, true, &[], &[]).unwrap().unwrap();
         assert_eq!(pool.name(), "default-ipv4-ippool");
         let expected = IPPoolSpec {
             block_size: Some(28),
@@ -114,10 +150,28 @@ mod tests {
             ..IPPoolSpec::new("10.244.0.0/16")
         };
         assert_eq!(pool.spec, expected);
-        assert_eq!(default_pool(&ipv6, false, &[]).unwrap(), None);
-        let random = default_pool(&choices(&[])[1], false, &[]).unwrap().unwrap();
+        assert_eq!(default_pool(&ipv6, false, &[], &[]).unwrap(), None);
+        let random = default_pool(&choices(&[])[1], false, &[], &[]).unwrap().unwrap();
         let cidr = random.spec.cidr().unwrap();
         assert!(cidr.prefix_len() == 48 && cidr.trunc() == cidr && random.spec.cidr.starts_with("fd"), "{cidr}");
+    }
+
+    #[test]
+    fn kubeadms_networks_come_before_a_free_one_and_after_the_variable() {
+        let subnets: Vec<IpNet> = ["fd00:10::/64", "10.244.0.0/16", "10.245.0.0/16"].map(|t| t.parse().unwrap()).into();
+        let range = |variables: &[(&str, &str)], subnets: &[IpNet], family: usize| {
+            let pool = default_pool(&choices(variables)[family], family == 0, subnets, &[]);
+            pool.map_or_else(|error| error.to_string(), |pool| pool.map_or(String::new(), |pool| pool.spec.cidr))
+        };
+        assert_eq!(range(&[], &subnets, 0), "10.244.0.0/16");
+        assert_eq!(range(&[], &subnets, 1), "fd00:10::/64");
+        assert_eq!(range(&[("CALICO_IPV4POOL_CIDR", "10.1.0.0/16")], &subnets, 0), "10.1.0.0/16");
+        assert_eq!(range(&[("CALICO_IPV4POOL_CIDR", "none")], &subnets, 0), "");
+        assert_eq!(range(&[], &subnets[..1], 0), "192.168.0.0/16", "none of this family");
+        let small = ["10.244.0.0/28".parse().unwrap()];
+        let text = range(&[], &small, 0);
+        assert!(text.starts_with("kubeadm's podSubnet 10.244.0.0/28 is smaller than a block of /26: set"), "{text}");
+        assert_eq!(range(&[("CALICO_IPV4POOL_BLOCK_SIZE", "29")], &small, 0), "10.244.0.0/28");
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! What was meant: Felix' configuration, validated and typed.
 
+mod known;
+mod layers;
 mod node;
 mod parse;
 mod raw;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,8 +14,10 @@ use std::time::Duration;
 use calico_daemon::LogOptions;
 use regex::Regex;
 
+pub(crate) use known::Idle;
+pub(crate) use layers::for_node;
 pub(crate) use node::{AddressSetting, Backend, DefaultPool, FamilySetting, Method, NodeSettings, PoolChoice};
-pub(crate) use raw::Raw;
+pub(crate) use raw::{Layer, Raw};
 
 /// Felix' parameters. Their names outside are Calico's; see [`PARAMETERS`].
 #[derive(Clone, Debug)]
@@ -35,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) health: Option<SocketAddr>,
     /// `PrometheusMetricsEnabled`, `…Host`, `…Port`.
     pub(crate) metrics: Option<SocketAddr>,
+    /// `HealthTimeoutOverrides`, by reporter.
+    pub(crate) health_timeouts: BTreeMap<String, Duration>,
     /// `RouteRefreshInterval`; `None`: never.
     pub(crate) route_refresh: Option<Duration>,
     /// `MtuIfacePattern`.
@@ -47,12 +54,16 @@ pub(crate) struct Config {
     pub(crate) spool: PathBuf,
     /// `EndpointStatusPathPrefix`; `None`: no status files.
     pub(crate) endpoint_status: Option<PathBuf>,
+    /// `ProcSysNet`; `None`: where it is found.
+    pub(crate) proc_sys_net: Option<PathBuf>,
+    /// `BirdSocketFolder`.
+    pub(crate) bird_sockets: PathBuf,
     /// What is said of the node itself.
     pub(crate) node: NodeSettings,
     /// Values that were not understood and what is used instead: to be logged as errors.
     pub(crate) problems: Vec<String>,
-    /// Parameters that are of no effect here: to be logged once.
-    pub(crate) unknown: Vec<String>,
+    /// What is written and has no effect here: to be logged once.
+    pub(crate) idle: Vec<Idle>,
 }
 
 /// A configuration with which Felix does not start.
@@ -84,6 +95,19 @@ pub(crate) enum ConfigError {
     /// Two settings that contradict each other.
     #[error("{0}")]
     Contradiction(String),
+    /// More than one of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
+}
+
+impl ConfigError {
+    /// All of them as one, if there are any.
+    fn all(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Self::Several(errors)),
+        }
+    }
 }
 
 /// Name, default and effect of each parameter, as `--help` prints them.
@@ -99,6 +123,7 @@ pub(crate) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("HealthEnabled", "true", "serve /liveness and /readiness"),
     ("HealthHost", "localhost", "address to serve them on"),
     ("HealthPort", "9099", "port to serve them on"),
+    ("HealthTimeoutOverrides", "", "comma list of REPORTER=DURATION: how long a part may be silent"),
     ("PrometheusMetricsEnabled", "false", "serve /metrics"),
     ("PrometheusMetricsHost", "every address", "address to serve them on"),
     ("PrometheusMetricsPort", "9091", "port to serve them on"),
@@ -116,4 +141,10 @@ pub(crate) const PARAMETERS: &[(&str, &str, &str)] = &[
         "CALICO_ENDPOINT_STATUS_PATH_PREFIX, /var/run/calico",
         "where the folder endpoint-status is; empty: no status files",
     ),
+    (
+        "ProcSysNet",
+        "/host/proc/sys/net if it is there, else /proc/sys/net",
+        "where the kernel's network parameters are written",
+    ),
+    ("BirdSocketFolder", "/var/run/calico", "where bgp-speaker's sockets bird.ctl and bird6.ctl are"),
 ];

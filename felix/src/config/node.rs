@@ -1,8 +1,10 @@
 //! What the environment says of the node itself: its name, addresses, AS and the default pools.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use calico_api::{AsNumber, EncapMode};
+use calico_api::{AsNumber, EncapMode, parse_duration};
 use ipnet::IpNet;
 use regex::Regex;
 use std::net::IpAddr;
@@ -30,6 +32,14 @@ pub(crate) struct NodeSettings {
     pub(crate) kubernetes_node: Option<String>,
     /// `CALICO_NETWORKING_BACKEND`.
     pub(crate) backend: Backend,
+    /// `AUTODETECT_POLL_INTERVAL`.
+    pub(crate) poll_interval: Duration,
+    /// `CLUSTER_TYPE`, word by word.
+    pub(crate) cluster_type: Vec<String>,
+    /// `CALICO_SHUTDOWN_TIMESTAMP_FILE`.
+    pub(crate) shutdown_file: PathBuf,
+    /// `USE_POD_CIDR`: pods have addresses of their node's pod CIDR, and IPAM's records are not there.
+    pub(crate) use_pod_cidr: bool,
     /// The default pools to be made where a family has none: IPv4, IPv6. `None` with `NO_DEFAULT_POOLS`.
     pub(crate) pools: Option<[DefaultPool; 2]>,
 }
@@ -116,39 +126,43 @@ pub(crate) enum PoolChoice {
     Cidr(IpNet),
 }
 
-/// Reads variables; an empty one is as good as none, except for truth values.
-struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
+/// Reads variables; an empty one is as good as none, except for truth values. Collects what was not understood.
+struct Variables<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    errors: RefCell<Vec<ConfigError>>,
+}
 
 impl Variables<'_> {
     fn text(&self, name: &str) -> Option<String> {
-        (self.0)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        (self.get)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    fn read<T>(
-        &self,
-        name: &str,
-        allowed: &str,
-        default: T,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<T, ConfigError> {
-        let Some(value) = self.text(name) else { return Ok(default) };
-        let place = format!("environment variable {name}");
-        parse(&value).ok_or_else(|| ConfigError::Value { place, value, allowed: allowed.to_owned() })
+    fn read<T>(&self, name: &str, allowed: &str, default: T, parse: impl FnOnce(&str) -> Option<T>) -> T {
+        let Some(value) = self.text(name) else { return default };
+        parse(&value).unwrap_or_else(|| {
+            let place = format!("environment variable {name}");
+            self.errors.borrow_mut().push(ConfigError::Value { place, value, allowed: allowed.to_owned() });
+            default
+        })
+    }
+
+    fn contradiction(&self, text: String) {
+        self.errors.borrow_mut().push(ConfigError::Contradiction(text));
     }
 
     /// As Calico reads them: set and not one of the words for no is yes.
     fn flag(&self, name: &str, default: bool) -> bool {
         let no = |value: String| ["false", "0", "no", "n", "f"].contains(&value.trim().to_lowercase().as_str());
-        (self.0)(name).map_or(default, |value| !no(value))
+        (self.get)(name).map_or(default, |value| !no(value))
     }
 
-    fn family(&self, address: &str, method: &str, ipv4: bool) -> Result<FamilySetting, ConfigError> {
+    fn family(&self, address: &str, method: &str, ipv4: bool) -> FamilySetting {
         let of_family = |found: IpAddr| found.is_ipv4() == ipv4;
         let rule = if ipv4 { "autodetect, none, or an IPv4 address" } else { "autodetect, none, or an IPv6 address" };
         let rule = format!("{rule} with or without the length of its subnet");
         let methods = "first-found, interface=REGEX, skip-interface=REGEX, cidr=CIDR, can-reach=ADDRESS or \
                        kubernetes-internal-ip";
-        Ok(FamilySetting {
+        FamilySetting {
             address: self.read(address, &rule, AddressSetting::Unset, |text| match text {
                 "autodetect" => Some(AddressSetting::Autodetect),
                 "none" => Some(AddressSetting::None),
@@ -159,24 +173,32 @@ impl Variables<'_> {
                         Some(AddressSetting::Network(network))
                     }
                 },
-            })?,
-            method: self.read(method, methods, Method::FirstFound, |text| Method::parse(text, ipv4))?,
-        })
+            }),
+            method: self.read(method, methods, Method::FirstFound, |text| Method::parse(text, ipv4)),
+        }
     }
 
-    fn pool(&self, prefix: &str, ipv4: bool) -> Result<DefaultPool, ConfigError> {
+    fn pool(&self, prefix: &str, ipv4: bool) -> DefaultPool {
         let name = |suffix: &str| format!("{prefix}_{suffix}");
         let sizes = if ipv4 { 20..=32 } else { 116..=128 };
         let modes = "Never, Always or CrossSubnet";
         let rule = format!("{} to {}", sizes.start(), sizes.end());
         let block_size = self.read(&name("BLOCK_SIZE"), &rule, if ipv4 { 26 } else { 122 }, |text| {
             text.parse().ok().filter(|size| sizes.contains(size))
-        })?;
+        });
         let range = format!(
             "none, or an {} network without host bits that holds at least one block of /{block_size}",
             if ipv4 { "IPv4" } else { "IPv6" }
         );
-        Ok(DefaultPool {
+        let ipip = match ipv4 {
+            true => self.read(&name("IPIP"), modes, EncapMode::Never, encapsulation),
+            false => EncapMode::Never,
+        };
+        let vxlan = self.read(&name("VXLAN"), modes, EncapMode::Never, encapsulation);
+        if ipip != EncapMode::Never && vxlan != EncapMode::Never {
+            self.contradiction(format!("{} and {} are both set: a pool has one of them", name("IPIP"), name("VXLAN")));
+        }
+        DefaultPool {
             cidr: self.read(&name("CIDR"), &range, PoolChoice::Free, |text| match text {
                 "none" => Some(PoolChoice::None),
                 text => {
@@ -184,17 +206,14 @@ impl Variables<'_> {
                     let good = cidr.addr().is_ipv4() == ipv4 && cidr.trunc() == cidr && cidr.prefix_len() <= block_size;
                     good.then_some(PoolChoice::Cidr(cidr))
                 }
-            })?,
+            }),
             block_size,
-            ipip: match ipv4 {
-                true => self.read(&name("IPIP"), modes, EncapMode::Never, encapsulation)?,
-                false => EncapMode::Never,
-            },
-            vxlan: self.read(&name("VXLAN"), modes, EncapMode::Never, encapsulation)?,
+            ipip,
+            vxlan,
             nat_outgoing: self.flag(&name("NAT_OUTGOING"), ipv4),
             node_selector: self.text(&name("NODE_SELECTOR")).unwrap_or_else(|| "all()".to_owned()),
             disable_bgp_export: self.flag(&name("DISABLE_BGP_EXPORT"), false),
-        })
+        }
     }
 }
 
@@ -202,33 +221,35 @@ impl NodeSettings {
     /// What the variables that `get` returns mean.
     ///
     /// # Errors
-    /// The first that is not understood: of the node itself nothing is guessed.
+    /// All that is not understood: of the node itself nothing is guessed.
     pub(crate) fn parse(get: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let variables = Variables(get);
+        let variables = Variables { get, errors: RefCell::default() };
         let pools = if variables.flag("NO_DEFAULT_POOLS", false) {
             for name in ["CALICO_IPV4POOL_CIDR", "CALICO_IPV6POOL_CIDR"] {
                 if variables.text(name).is_some_and(|value| value != "none") {
-                    let text = format!("NO_DEFAULT_POOLS is set and {name} too: unset one of them");
-                    return Err(ConfigError::Contradiction(text));
+                    variables.contradiction(format!("NO_DEFAULT_POOLS is set and {name} too: unset one of them"));
                 }
             }
             None
         } else {
-            Some([variables.pool("CALICO_IPV4POOL", true)?, variables.pool("CALICO_IPV6POOL", false)?])
+            Some([variables.pool("CALICO_IPV4POOL", true), variables.pool("CALICO_IPV6POOL", false)])
         };
         let legacy = match variables.text("CALICO_NETWORKING") {
             Some(text) if text == "false" => Backend::None,
             _ => Backend::Bird,
         };
-        Ok(Self {
+        let path = |name: &str, default: &str| variables.text(name).unwrap_or_else(|| default.to_owned()).into();
+        let interval = |text: &str| parse_duration(text).filter(|interval| *interval >= Duration::from_secs(1));
+        let words = variables.text("CLUSTER_TYPE").unwrap_or_default();
+        let settings = Self {
             name: variables.text("NODENAME"),
-            name_file: variables.text("CALICO_NODENAME_FILE").unwrap_or("/var/lib/calico/nodename".to_owned()).into(),
+            name_file: path("CALICO_NODENAME_FILE", "/var/lib/calico/nodename"),
             hostname: variables.text("HOSTNAME"),
-            ipv4: variables.family("IP", "IP_AUTODETECTION_METHOD", true)?,
-            ipv6: variables.family("IP6", "IP6_AUTODETECTION_METHOD", false)?,
+            ipv4: variables.family("IP", "IP_AUTODETECTION_METHOD", true),
+            ipv6: variables.family("IP6", "IP6_AUTODETECTION_METHOD", false),
             check_conflicts: !variables.flag("DISABLE_NODE_IP_CHECK", false),
             as_number: variables
-                .read("AS", "an AS number, 0 to 4294967295 or high.low", None, |text| text.parse().ok().map(Some))?,
+                .read("AS", "an AS number, 0 to 4294967295 or high.low", None, |text| text.parse().ok().map(Some)),
             kubernetes_node: variables.text("CALICO_K8S_NODE_REF"),
             backend: match variables.text("CALICO_NETWORKING_BACKEND").as_deref() {
                 Some("none") => Backend::None,
@@ -236,8 +257,21 @@ impl NodeSettings {
                 Some(_) => Backend::Bird,
                 None => legacy,
             },
+            poll_interval: variables.read(
+                "AUTODETECT_POLL_INTERVAL",
+                "a length of time of at least one second, such as 60s or 5m",
+                Duration::from_secs(60),
+                interval,
+            ),
+            cluster_type: words.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect(),
+            shutdown_file: path("CALICO_SHUTDOWN_TIMESTAMP_FILE", "/var/lib/calico/shutdownTS"),
+            use_pod_cidr: variables.text("USE_POD_CIDR").is_some_and(|text| text.parse() == Ok(true) || text == "1"),
             pools,
-        })
+        };
+        match ConfigError::all(variables.errors.into_inner()) {
+            Some(error) => Err(error),
+            None => Ok(settings),
+        }
     }
 }
 

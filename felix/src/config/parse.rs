@@ -1,10 +1,12 @@
 //! From what was written to what was meant.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp_plan::workloads::EndpointStatus;
+use calico_api::parse_duration;
 use calico_daemon::{LogFormat, LogOptions};
 use regex::Regex;
 
@@ -166,15 +168,22 @@ impl Config {
                     text => text.starts_with('/').then(|| Some(PathBuf::from(text))),
                 },
             )?,
+            health_timeouts: reader.read(
+                "HealthTimeoutOverrides",
+                Bad::FallsBack,
+                "a comma list of REPORTER=DURATION, such as CalculationGraph=5m",
+                BTreeMap::new(),
+                timeouts,
+            )?,
+            proc_sys_net: reader.read("ProcSysNet", Bad::Fatal, "an absolute path", None, |text| {
+                text.starts_with('/').then(|| Some(PathBuf::from(text)))
+            })?,
+            bird_sockets: reader.path("BirdSocketFolder", "/var/run/calico")?,
             node: NodeSettings::parse(get)?,
             problems: reader.problems,
-            unknown: Vec::new(),
+            idle: raw.idle().to_vec(),
         };
-        let known = |name: &String| PARAMETERS.iter().any(|(known, ..)| known.eq_ignore_ascii_case(name));
-        let mut unknown: Vec<String> = raw.names().filter(|name| !known(name)).cloned().collect();
-        unknown.sort();
-        unknown.dedup();
-        Ok(Self { unknown, ..config })
+        Ok(config)
     }
 }
 
@@ -200,24 +209,31 @@ fn severity(text: &str) -> Option<String> {
     ["trace", "debug", "info", "warning", "warn", "error", "fatal"].contains(&level.as_str()).then_some(level)
 }
 
-/// Seconds, perhaps with a fraction, or a number with `ms`, `s`, `m` or `h`; at most a year.
+/// `CalculationGraph=5m,InternalDataplaneMainLoop=10m`.
+fn timeouts(text: &str) -> Option<BTreeMap<String, Duration>> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            part.split_once('=').and_then(|(name, time)| Some((name.trim().to_owned(), duration(time.trim())?)))
+        })
+        .collect()
+}
+
+/// Seconds, perhaps with a fraction, or as Go writes it (`1m30s`); at most a year.
 fn duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text.get(digits.len()..)? {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    let seconds = digits.parse::<f64>().ok()? * factor;
-    (0.0..=31_536_000.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+    const YEAR: Duration = Duration::from_secs(31_536_000);
+    if let Some(found) = parse_duration(text) {
+        return (found <= YEAR).then_some(found);
+    }
+    let seconds = text.parse::<f64>().ok()?;
+    (0.0..=YEAR.as_secs_f64()).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use super::super::Idle;
     use super::*;
 
     fn read(set: &[&str], environment: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
@@ -250,7 +266,7 @@ mod tests {
                 "environment variable FELIX_HEALTHPORT is \"99999\"; allowed is 1 to 65535; the default is used",
             ]
         );
-        assert_eq!(config.unknown, ["colour"]);
+        assert_eq!(config.idle, [Idle::Unknown { name: "FELIX_COLOUR".to_owned(), meant: None }]);
         assert!(config.forwarding);
     }
 
@@ -307,8 +323,14 @@ mod tests {
 
     #[test]
     fn durations_are_seconds_or_carry_a_unit() {
-        let cases =
-            [("90", Some(90_000)), ("1.5", Some(1_500)), ("2m", Some(120_000)), ("250ms", Some(250)), ("0", Some(0))];
+        let cases = [
+            ("90", Some(90_000)),
+            ("1.5", Some(1_500)),
+            ("2m", Some(120_000)),
+            ("250ms", Some(250)),
+            ("0", Some(0)),
+            ("1m30s", Some(90_000)),
+        ];
         for (text, expected) in cases {
             assert_eq!(duration(text), expected.map(Duration::from_millis), "{text}");
         }

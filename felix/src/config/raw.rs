@@ -1,12 +1,13 @@
 //! What was written, and where: the layers of Felix' parameters before anybody has judged them.
 //!
-//! From the strongest to the weakest: command line (`--set`), environment (`FELIX_…`), file
-//! (`/etc/calico/felix.cfg`). FelixConfiguration resources will be layers below the file.
+//! From the strongest to the weakest: command line (`--set`), environment (`FELIX_…`), file (`/etc/calico/felix.cfg`),
+//! FelixConfiguration `node.<name>`, one with a `nodeSelector`, FelixConfiguration `default` (reference felix.md §1.9).
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::ConfigError;
+use super::known::{Idle, idle_parameter, idle_variable};
+use super::{ConfigError, PARAMETERS};
 
 /// A value and the place it was written at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +18,14 @@ pub(crate) struct Written {
     pub(crate) value: String,
 }
 
-/// Parameters by lower-cased name, in layers, the strongest first.
+/// What one place says: parameters by lower-cased name.
+pub(crate) type Layer = BTreeMap<String, Written>;
+
+/// Parameters in layers, the strongest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Raw {
-    layers: Vec<BTreeMap<String, Written>>,
+    layers: Vec<Layer>,
+    idle: Vec<Idle>,
 }
 
 impl Raw {
@@ -33,16 +38,21 @@ impl Raw {
         environment: impl Iterator<Item = (String, String)>,
         file: Option<(&Path, &str)>,
     ) -> Result<Self, ConfigError> {
-        let mut command_line = BTreeMap::new();
+        let mut idle = Vec::new();
+        let mut command_line = Layer::new();
         for text in set {
             let Some((name, value)) = text.split_once('=') else {
                 return Err(ConfigError::Set(text.clone()));
             };
+            idle.extend(idle_parameter(name.trim(), value));
             let written = Written { place: format!("--set {}", name.trim()), value: value.trim().to_owned() };
             command_line.insert(name.trim().to_lowercase(), written);
         }
-        let mut variables = BTreeMap::new();
-        for (variable, value) in environment {
+        let environment: BTreeMap<String, String> = environment.collect();
+        let is_set = |name: &str| environment.contains_key(name);
+        let mut variables = Layer::new();
+        for (variable, value) in &environment {
+            idle.extend(idle_variable(variable, value, &is_set));
             let lower = variable.to_lowercase();
             if let Some(name) = lower.strip_prefix("felix_") {
                 let place = format!("environment variable {variable}");
@@ -51,9 +61,19 @@ impl Raw {
         }
         let mut layers = vec![command_line, variables];
         if let Some((path, text)) = file {
-            layers.push(ini(path, text)?);
+            let (layer, names) = ini(path, text)?;
+            idle.extend(names.iter().filter_map(|(name, value)| idle_parameter(name, value)));
+            layers.push(layer);
         }
-        Ok(Self { layers })
+        Ok(Self { layers, idle })
+    }
+
+    /// The same with weaker layers below, the strongest of them first. What does nothing is that of these alone.
+    pub(crate) fn over(&self, weaker: Vec<Layer>) -> Self {
+        let fields = weaker.iter().flatten();
+        let idle = fields.filter_map(|(name, written)| Some(idle_parameter(name, &written.value)?.at(&written.place)));
+        let idle = idle.collect();
+        Self { layers: self.layers.iter().cloned().chain(weaker).collect(), idle }
     }
 
     /// What the strongest layer that has the parameter says.
@@ -62,15 +82,23 @@ impl Raw {
         self.layers.iter().find_map(|layer| layer.get(&name))
     }
 
-    /// Every parameter written anywhere, in lower case.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
-        self.layers.iter().flat_map(BTreeMap::keys)
+    /// What is written and does nothing.
+    pub(crate) fn idle(&self) -> &[Idle] {
+        &self.idle
+    }
+
+    /// The parameters that Felix uses and that two configurations say differently.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let value = |raw: &Self, name: &str| raw.get(name).map(|written| written.value.clone());
+        PARAMETERS.iter().map(|(name, ..)| *name).filter(|name| value(self, name) != value(other, name)).collect()
     }
 }
 
 /// Lines of `name = value`; `[sections]` group for the eye only, `#` and `;` begin comments.
-fn ini(path: &Path, text: &str) -> Result<BTreeMap<String, Written>, ConfigError> {
-    let mut values = BTreeMap::new();
+///
+/// Also returns the names and values as written.
+fn ini(path: &Path, text: &str) -> Result<(Layer, Vec<(String, String)>), ConfigError> {
+    let (mut values, mut names) = (Layer::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', ';']) || (line.starts_with('[') && line.ends_with(']')) {
@@ -80,7 +108,8 @@ fn ini(path: &Path, text: &str) -> Result<BTreeMap<String, Written>, ConfigError
             return Err(ConfigError::Line { path: path.to_owned(), number, line: line.to_owned() });
         };
         let place = format!("{} in line {number} of {}", name.trim(), path.display());
+        names.push((name.trim().to_owned(), value.trim().to_owned()));
         values.insert(name.trim().to_lowercase(), Written { place, value: value.trim().to_owned() });
     }
-    Ok(values)
+    Ok((values, names))
 }

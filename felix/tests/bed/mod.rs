@@ -87,6 +87,7 @@ impl Bed {
         let log = File::options().create(true).append(true).open(self.path("felix.log")).unwrap();
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command.env("NODENAME", "east").env("CALICO_NODENAME_FILE", self.path("nodename"));
+        command.env("CALICO_SHUTDOWN_TIMESTAMP_FILE", self.path("shutdownTS"));
         command.env("DATASTORE_TYPE", "sqlite").env("SQLITE_PATH", self.path("store.db"));
         command.env("FELIX_LOGSEVERITYSCREEN", "debug");
         for (parameter, file) in [
@@ -103,7 +104,12 @@ impl Bed {
 
     /// Starts felix and waits until it is ready.
     pub(crate) fn start(&mut self) {
-        let mut command = self.command();
+        let command = self.command();
+        self.start_as(command);
+    }
+
+    /// Starts felix by this command and waits until it is ready.
+    pub(crate) fn start_as(&mut self, mut command: Command) {
         let child = namespace::inside(&self.namespace, || command.spawn().unwrap()).unwrap();
         self.felix = Some(child);
         self.until("felix is ready", |bed| {
@@ -126,6 +132,38 @@ impl Bed {
         let pid = felix.id().to_string();
         assert!(Command::new("kill").arg(&pid).status().unwrap().success());
         felix.wait().unwrap().success()
+    }
+
+    /// Waits until felix ends by itself; returns its exit code.
+    pub(crate) fn ends(&mut self) -> Option<i32> {
+        let mut status = None;
+        self.until("felix ends", |bed| {
+            status = bed.felix.as_mut().unwrap().try_wait().unwrap();
+            status.is_some()
+        });
+        self.felix = None;
+        status.and_then(|status| status.code())
+    }
+
+    /// What felix has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("felix.log")).unwrap_or_default()
+    }
+
+    /// Changes the node's addresses on `eth0`.
+    pub(crate) fn readdress(&self, add: &[&str], remove: &[&str]) {
+        namespace::inside(&self.namespace, || {
+            let mut socket = Socket::open().unwrap();
+            let eth0 = socket.link("eth0").unwrap().unwrap().index;
+            for network in add {
+                let address = Address::new(eth0, network.parse().unwrap()).without_duplicate_detection();
+                socket.add_address(&address).unwrap();
+            }
+            for network in remove {
+                socket.delete_address(&Address::new(eth0, network.parse().unwrap())).unwrap();
+            }
+        })
+        .unwrap();
     }
 
     /// What felix' health port answers; `None` if nobody does.
