@@ -1,12 +1,14 @@
 //! What can be typed. Flags are accepted before and after the command.
 
 mod bgp;
+mod ipam;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::bgp::{Bgp, BgpCommand, Form, Neighbors, Routes, Sessions};
+pub(crate) use self::ipam::{Ipam, IpamCheck, IpamCommand, IpamConfigure, IpamRelease, IpamShow};
 
 /// The command line of an Ocicat or Calico cluster: shows and changes its resources, looks into IPAM and at the node.
 ///
@@ -170,31 +172,6 @@ pub(crate) struct Label {
     /// The namespace of a namespaced resource. [default: default]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Ipam {
-    #[command(subcommand)]
-    pub(crate) command: IpamCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum IpamCommand {
-    /// Show how full the pools are, or who holds an address.
-    Show(IpamShow),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct IpamShow {
-    /// Who holds this address.
-    #[arg(long, value_name = "IP")]
-    pub(crate) ip: Option<String>,
-    /// The blocks of each pool, too.
-    #[arg(long)]
-    pub(crate) show_blocks: bool,
-    /// The settings of address management.
-    #[arg(long)]
-    pub(crate) show_configuration: bool,
 }
 
 #[derive(Debug, Args)]

@@ -72,11 +72,15 @@ async fn from_reports(store: &Store, reports: &[Report], force: bool) -> Result<
     }
     let mut objections = Vec::new();
     if spec.datastore_ready != Some(false) {
-        objections.push("the datastore is not locked; lock it with `calicoctl datastore migrate lock`".to_owned());
+        objections
+            .push("the datastore is not locked (datastoreReady of the ClusterInformation is not false)".to_owned());
     }
     let ours = calico_version::CALICO_COMPATIBLE;
     objections.extend(
-        reports.iter().filter(|it| it.version != ours).map(|it| format!("a report was made by version {}, this is {ours}", it.version)),
+        reports
+            .iter()
+            .filter(|it| it.version != ours)
+            .map(|it| format!("a report was made by version {}, this is {ours}", it.version)),
     );
     if !reports.iter().any(|report| Some(report.cluster_information_revision.as_str()) == revision) {
         objections.push("no report was made since the datastore was locked".to_owned());
@@ -120,9 +124,12 @@ async fn from_reports(store: &Store, reports: &[Report], force: bool) -> Result<
 fn in_all(reports: &[Report]) -> BTreeMap<Option<String>, Vec<Allocation>> {
     let Some((first, others)) = reports.split_first() else { return BTreeMap::new() };
     let is_same = |report: &Report, leak: &Allocation| {
-        report.allocations.get(&leak.ip).into_iter().flatten().any(|it| {
-            it.is_leaked() && it.handle == leak.handle && it.sequence_number == leak.sequence_number
-        })
+        report
+            .allocations
+            .get(&leak.ip)
+            .into_iter()
+            .flatten()
+            .any(|it| it.is_leaked() && it.handle == leak.handle && it.sequence_number == leak.sequence_number)
     };
     let mut leaked: BTreeMap<Option<String>, Vec<Allocation>> = BTreeMap::new();
     for leak in first.allocations.values().flatten().filter(|it| it.is_leaked()) {

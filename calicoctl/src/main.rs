@@ -6,6 +6,9 @@ mod bird;
 mod client;
 mod crud;
 mod files;
+mod ipam_check;
+mod ipam_configure;
+mod ipam_release;
 mod ipam_show;
 mod node_cleanup;
 mod node_status;
@@ -79,6 +82,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Bgp(flags) => bgp::run(&flags, &globals).await,
         Command::Ipam(flags) => match flags.command {
             IpamCommand::Show(flags) => ipam_show::run(&flags, &globals).await,
+            IpamCommand::Check(flags) => ipam_check::run(&flags, &globals).await,
+            IpamCommand::Release(flags) => ipam_release::run(&flags, &globals).await,
+            IpamCommand::Configure(flags) => ipam_configure::run(&flags, &globals).await,
         },
         Command::Node(flags) => match flags.command {
             NodeCommand::Status(flags) => node_status::run(&flags, &globals).await,

@@ -77,7 +77,11 @@ async fn services(store: &Store, core: Option<&Store>) -> Result<Option<Vec<(IpA
     let listed = list::<ServiceSpec>(core.unwrap_or(store)).await?;
     let addresses = listed.items.iter().flat_map(|service| {
         let name = format!("{}/{}", service.metadata.namespace.as_deref().unwrap_or_default(), service.name());
-        service.ingress_addresses().filter_map(|text| text.parse().ok()).map(move |it| (it, name.clone())).collect::<Vec<_>>()
+        service
+            .ingress_addresses()
+            .filter_map(|text| text.parse().ok())
+            .map(move |it| (it, name.clone()))
+            .collect::<Vec<_>>()
     });
     Ok(Some(addresses.collect()))
 }
@@ -111,7 +115,11 @@ fn text(facts: &Facts, findings: &Findings, flags: &IpamCheck) -> String {
     let _ = write!(out, "Loading all nodes.\nFound {} node tunnel IPs.\n\n", findings.tunnels);
     match &facts.services {
         Some(services) => {
-            let _ = write!(out, "Loading all service load balancers.\nFound {} service load balancer IPs.\n\n", services.len());
+            let _ = write!(
+                out,
+                "Loading all service load balancers.\nFound {} service load balancer IPs.\n\n",
+                services.len()
+            );
         }
         None => out += "Skipping service load balancers: KubeControllersConfiguration has no loadBalancer section.\n\n",
     }

@@ -106,5 +106,8 @@ impl Report {
 /// The cluster's ClusterInformation.
 pub(crate) async fn cluster(store: &Store) -> Result<Information> {
     let key = Key::named(Kind::ClusterInformation, "default");
-    store.get::<ClusterInformationSpec>(&key).await.context("a report needs the ClusterInformation, by which it is told of which cluster it is")
+    store
+        .get::<ClusterInformationSpec>(&key)
+        .await
+        .context("a report needs the ClusterInformation, by which it is told of which cluster it is")
 }

@@ -74,18 +74,17 @@ pub(super) fn scan(facts: &Facts, now: Timestamp) -> Findings {
     }
     users(facts, &mut found);
     let mut held_handles: BTreeSet<String> = BTreeSet::new();
-    let mut of_nodes: BTreeMap<String, usize> =
-        facts.nodes.iter().map(|node| (node.name().to_owned(), 0)).collect();
+    let mut of_nodes: BTreeMap<String, usize> = facts.nodes.iter().map(|node| (node.name().to_owned(), 0)).collect();
     for stored in &facts.blocks {
         found.invalid.extend(faults(stored, now));
         for (ordinal, index) in (0_u32..).zip(&stored.spec.allocations) {
             let Some(address) = address_at(&stored.spec.cidr, ordinal) else { continue };
-            let Some(attribute) = index.and_then(|index| stored.spec.attributes.get(usize::try_from(index).ok()?)) else {
+            let Some(attribute) = index.and_then(|index| stored.spec.attributes.get(usize::try_from(index).ok()?))
+            else {
                 continue;
             };
-            let text = |key: &str| {
-                attribute.secondary.as_ref().and_then(|map| map.get(key)?.clone()).unwrap_or_default()
-            };
+            let text =
+                |key: &str| attribute.secondary.as_ref().and_then(|map| map.get(key)?.clone()).unwrap_or_default();
             let node = text("node");
             let handle = attribute.handle_id.as_deref().map(|id| clean_handle(id).to_owned());
             held_handles.extend(handle.as_deref().map(str::to_lowercase));
@@ -193,9 +192,12 @@ fn faults(stored: &IPAMBlock, now: Timestamp) -> Option<String> {
             Some(fault.to_string())
         }
         _ => {
-            let future = stored.spec.attributes.iter().filter_map(|attribute| attribute.released_at.as_deref()).find(
-                |text| text.parse::<Timestamp>().is_ok_and(|released| released > now),
-            );
+            let future = stored
+                .spec
+                .attributes
+                .iter()
+                .filter_map(|attribute| attribute.released_at.as_deref())
+                .find(|text| text.parse::<Timestamp>().is_ok_and(|released| released > now));
             future.map(|text| format!("an address was released in the future, at {text}"))
         }
     };
