@@ -65,6 +65,16 @@ impl Election {
         end.checked_sub(now).filter(|rest| !rest.is_zero())
     }
 
+    /// When to look again: in [`RETRY`], or sooner if the present holder's time is over before that.
+    pub fn pause(&self, now: Duration) -> Duration {
+        let over = self
+            .observed
+            .as_ref()
+            .filter(|(found, _)| found.holder_identity != self.identity)
+            .map(|(found, since)| (*since + Duration::from_secs(found.lease_duration_seconds)).saturating_sub(now));
+        over.filter(|rest| !rest.is_zero()).map_or(RETRY, |rest| rest.min(RETRY))
+    }
+
     /// Takes in the record as it was read at `now`; the one to write in its place, if any. `wall` goes into the record.
     pub fn consider(&mut self, record: Option<&Record>, now: Duration, wall: Timestamp) -> Option<Record> {
         let same = self.observed.as_ref().is_some_and(|(known, _)| Some(known) == record);
@@ -131,6 +141,7 @@ mod tests {
         assert!(one.leads(at(9)) && !one.leads(at(10)));
         assert_eq!(two.consider(Some(&record), at(3), wall(3)), None);
         assert_eq!(two.consider(Some(&record), at(17), wall(17)), None);
+        assert_eq!((two.pause(at(15)), two.pause(at(17))), (RETRY, at(1)));
         let taken = two.consider(Some(&record), at(18), wall(18)).unwrap();
         assert_eq!((&*taken.holder_identity, taken.lease_transitions), ("two", 1));
         two.written(taken.clone(), at(18));

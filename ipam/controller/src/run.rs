@@ -11,7 +11,6 @@ use calico_api::{
 use calico_daemon::{Health, LogLevel, LogOptions, Reporter, init_adjustable_logs, serve_http, terminated};
 use calico_datastore::watch::{Update, watch};
 use calico_datastore::{Config, Error, Filter, Store, connect, connect_core, decode};
-use ipam_controller::election::RETRY;
 use ipam_controller::live::Stores;
 use ipam_controller::metrics::Metrics;
 use ipam_controller::perform::perform;
@@ -127,11 +126,10 @@ async fn first_settings(store: &Store) -> Option<KubeControllersConfigurationSpe
 
 /// Keeps the candidacy up until a signal, then gives up the seat.
 async fn tend(mut seat: Seat, leads: cell::Sender<bool>, stop: &mut (impl Future<Output = &'static str> + Unpin)) {
-    let mut tick = tokio::time::interval(RETRY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
-            _ = tick.tick() => {}
+            () = tokio::time::sleep(pause) => {}
             signal = &mut *stop => {
                 info!(signal, "stopping");
                 leads.send_replace(false);
@@ -151,6 +149,7 @@ async fn tend(mut seat: Seat, leads: cell::Sender<bool>, stop: &mut (impl Future
                 }
             }
         }
+        pause = seat.pause();
         let now = seat.leads();
         leads.send_if_modified(|before| std::mem::replace(before, now) != now);
     }

@@ -102,7 +102,12 @@ impl Seat {
         }
     }
 
-    /// Takes the seat, or keeps it. To be called every [`RETRY`](crate::election::RETRY).
+    /// After what time [`Self::tend`] is to be called again.
+    pub fn pause(&self) -> Duration {
+        self.election.pause(self.start.elapsed())
+    }
+
+    /// Takes the seat, or keeps it.
     pub async fn tend(&mut self) {
         let before = self.leads();
         let result = self.try_tend().await;
