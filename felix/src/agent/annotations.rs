@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calico_agent::{Add, Failure};
+use calico_api::{QosControls, WorkloadEndpoint};
 use calico_netlink::Mac;
+use ipnet::IpNet;
 
 use super::code;
 
@@ -32,6 +34,12 @@ pub(crate) struct Wishes {
     without_ipam: Vec<IpAddr>,
     /// `hwAddr`.
     pub(crate) mac: Option<Mac>,
+    /// `allowedSourcePrefixes`: networks that the pod may send from although they are not its own.
+    sources: Vec<IpNet>,
+    /// Limits of its traffic.
+    limits: Option<QosControls>,
+    /// What was wrong with the limits: it is told, and keeps no pod from starting.
+    pub(crate) doubts: Vec<String>,
 }
 
 impl Wishes {
@@ -44,7 +52,11 @@ impl Wishes {
         let either = |name: &'static str| own(name).or_else(|| found(namespace, name).map(|text| (name, text)));
         let pools = |name| either(name).map(|(name, text)| list(name, text, "names or CIDRs of pools")).transpose();
         let addresses = |name| own(name).map_or(Ok(Vec::new()), |(name, text)| addresses(name, text));
+        let (limits, doubts) = QosControls::read(|name| pod.get(name).map(String::as_str));
         let read = Self {
+            limits,
+            doubts,
+            sources: own("allowedSourcePrefixes").map_or(Ok(Vec::new()), |(name, text)| networks(name, text))?,
             ipv4_pools: pools("ipv4pools")?,
             ipv6_pools: pools("ipv6pools")?,
             families: either("ipFamilies").map(|(name, text)| families(name, text)).transpose()?,
@@ -106,6 +118,15 @@ impl Wishes {
     }
 }
 
+impl Wishes {
+    /// The endpoint with what these wishes put into it.
+    pub(crate) fn onto(&self, mut endpoint: WorkloadEndpoint) -> WorkloadEndpoint {
+        endpoint.spec.allow_spoofed_source_prefixes = self.sources.iter().map(ToString::to_string).collect();
+        endpoint.spec.qos_controls = self.limits.as_ref().and_then(|limits| serde_json::to_value(limits).ok());
+        endpoint
+    }
+}
+
 fn found<'a>(annotations: &'a Annotations, name: &str) -> Option<&'a str> {
     annotations.get(&format!("{PREFIX}{name}")).map(String::as_str).filter(|text| !text.is_empty())
 }
@@ -132,6 +153,12 @@ fn addresses(name: &str, text: &str) -> Result<Vec<IpAddr>, Failure> {
     let addresses = addresses.ok_or_else(|| wrong(name, text, rule))?;
     let of = |ipv4: bool| addresses.iter().filter(|address| address.is_ipv4() == ipv4).count();
     if of(true) > 1 || of(false) > 1 { Err(wrong(name, text, rule)) } else { Ok(addresses) }
+}
+
+fn networks(name: &str, text: &str) -> Result<Vec<IpNet>, Failure> {
+    let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    let networks: Option<Vec<IpNet>> = list(name, text, "networks")?.iter().map(network).collect();
+    networks.ok_or_else(|| wrong(name, text, "it holds networks such as 10.9.0.0/16"))
 }
 
 fn families(name: &str, text: &str) -> Result<(bool, bool), Failure> {
@@ -183,6 +210,20 @@ mod tests {
     }
 
     #[test]
+    fn limits_and_foreign_sources_come_into_the_endpoint_and_bad_limits_keep_nobody_from_it() {
+        let mut pod = annotations(&[("allowedSourcePrefixes", r#"["10.9.0.0/16","fd00::1"]"#)]);
+        pod.insert("qos.projectcalico.org/egressBandwidth".to_owned(), "1".to_owned());
+        pod.insert("kubernetes.io/ingress-bandwidth".to_owned(), "fast".to_owned());
+        let wishes = Wishes::read(&pod, &Annotations::new()).unwrap();
+        let endpoint = wishes.onto(WorkloadEndpoint::default());
+        assert_eq!(endpoint.spec.allow_spoofed_source_prefixes, ["10.9.0.0/16", "fd00::1/128"]);
+        assert_eq!(endpoint.spec.qos_controls.unwrap()["egressBandwidth"], 1000);
+        assert_eq!(wishes.doubts.len(), 2, "{:?}", wishes.doubts);
+        let nothing = Wishes::default().onto(WorkloadEndpoint::default());
+        assert_eq!(nothing, WorkloadEndpoint::default());
+    }
+
+    #[test]
     fn fixed_addresses_decide_the_families_and_need_the_right_ipam() {
         let wishes = Wishes::read(&annotations(&[("ipAddrs", r#"["fd00::9"]"#)]), &Annotations::new()).unwrap();
         let changed = wishes.apply(&Add { ipv4: true, ..Add::default() }).unwrap();
@@ -209,6 +250,8 @@ mod tests {
             ("hwAddr", "01:00:5e:00:00:01"),
             ("hwAddr", "00:00:00:00:00:00"),
             ("hwAddr", "nonsense"),
+            ("allowedSourcePrefixes", "10.9.0.0/16"),
+            ("allowedSourcePrefixes", r#"["10.9.0.0/33"]"#),
         ] {
             let failure = Wishes::read(&annotations(&[(name, text)]), &Annotations::new()).unwrap_err();
             assert_eq!(failure.code, 999);

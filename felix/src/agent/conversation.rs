@@ -107,7 +107,10 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End,
     assigned.host_interface.clone_from(&identity.interface);
     assigned.mtu = state.pod_mtu;
     let addresses: Vec<_> = assigned.addresses.iter().map(|assigned| assigned.address).collect();
-    let endpoint = identity.endpoint(&add.sandbox, &agent.node, &addresses);
+    let endpoint = wishes.onto(identity.endpoint(&add.sandbox, &agent.node, &addresses));
+    for doubt in &wishes.doubts {
+        warn!(doubt, "a limit of the pod's traffic cannot be taken as it is written");
+    }
     if !wire.answer(&Reply::Assigned(assigned)).await {
         info!("the plugin hung up before it was given its addresses");
         agent.forget(&identity, &add.sandbox, None).await?;

@@ -60,7 +60,7 @@ pub struct WorkloadEndpointSpec {
     /// Networks that the workload may send from although they are not its own.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub allow_spoofed_source_prefixes: Vec<String>,
-    /// Limits of bandwidth, packets and connections; kept as they are.
+    /// Limits of bandwidth, packets and connections ([`QosControls`](crate::QosControls)); kept as they are written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qos_controls: Option<serde_json::Value>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calico_api::{
-    IPNAT, Key, Kind, ObjectMeta, Resource, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
+    IPNAT, Key, Kind, ObjectMeta, QosControls, Resource, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
     pod_interface_name, workload_endpoint_name,
 };
 use ipnet::IpNet;
@@ -111,6 +111,8 @@ pub(super) fn decode(object: Value, interface_prefix: &str) -> Seen {
         interface_name: pod_interface_name(interface_prefix, &namespace, &name),
         ports: ports(&pod),
         allow_spoofed_source_prefixes: list_note(&pod, ALLOWED_PREFIXES),
+        // What is wrong with them the agent tells once, when the pod is connected.
+        qos_controls: QosControls::read(|name| annotation(&pod, name)).0.and_then(|qos| serde_json::to_value(qos).ok()),
         ..WorkloadEndpointSpec::default()
     };
     match serde_json::to_value(Resource::new(metadata, endpoint)) {
@@ -133,6 +135,7 @@ fn wishes(pod: &Pod) -> impl Iterator<Item = (String, String)> + '_ {
     let annotations = pod.metadata.annotations.iter().flatten();
     let wishes = annotations.filter(|(name, _)| {
         name.starts_with(OF_THE_PLUGIN) && ![POD_IP, POD_IPS, CONTAINER_ID].contains(&name.as_str())
+            || QosControls::is_annotation(name)
     });
     wishes.map(|(name, text)| (name.clone(), text.clone()))
 }
@@ -287,6 +290,20 @@ mod tests {
         assert_eq!(endpoint.metadata.labels["app"], "web");
         let wishes = [("cni.projectcalico.org/floatingIPs".to_owned(), "[\"198.51.100.7\"]".to_owned())];
         assert_eq!(endpoint.metadata.annotations, wishes.into(), "not what the plugin wrote");
+    }
+
+    #[test]
+    fn limits_and_foreign_sources_of_a_pod_stand_in_its_endpoint() {
+        let mut pod = pod();
+        let annotations = &mut pod["metadata"]["annotations"];
+        annotations["qos.projectcalico.org/ingressPacketRate"] = json!("100");
+        annotations["kubernetes.io/egress-bandwidth"] = json!("never");
+        annotations["cni.projectcalico.org/allowedSourcePrefixes"] = json!("[\"10.9.0.0/16\"]");
+        let endpoint = endpoint(pod);
+        let limits = json!({"ingressPacketRate": 100, "ingressPacketBurst": 5});
+        assert_eq!(endpoint.spec.qos_controls, Some(limits));
+        assert_eq!(endpoint.spec.allow_spoofed_source_prefixes, ["10.9.0.0/16"]);
+        assert_eq!(endpoint.metadata.annotations["kubernetes.io/egress-bandwidth"], "never", "for the agent to tell");
     }
 
     #[test]
