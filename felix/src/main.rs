@@ -25,6 +25,7 @@ mod redetect;
 mod settings;
 mod state;
 mod status_files;
+mod takeover;
 
 use std::collections::{BTreeMap, btree_map};
 use std::net::SocketAddr;
@@ -288,6 +289,14 @@ async fn serve(
             task = tasks.join_next() => ended = Some(task),
         }
     };
+    // Nobody is served before the addresses that another plugin gave are known.
+    tokio::select! {
+        () = takeover::run(&agent, Path::new(takeover::FOLDER)) => {}
+        signal = terminated() => {
+            info!(signal, "Felix stops");
+            return Ok(Ending::Stopped);
+        }
+    }
     listener.serve(agent, stop).await;
     follow.abort();
     if let Some(farewell) = farewell {

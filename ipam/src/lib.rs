@@ -14,6 +14,7 @@ mod claim;
 mod error;
 pub mod handle;
 mod handle_store;
+pub mod host_local;
 pub mod network;
 pub mod plan;
 pub mod pool;
