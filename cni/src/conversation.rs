@@ -7,6 +7,7 @@ use calico_agent::{Add, Assigned, Check, Del, Gc, Reply, Request, spool};
 
 use crate::environment::Environment;
 use crate::error::{Code, Error};
+use crate::log::{Level, Log};
 use crate::netconf::{Ipam, Netconf};
 
 /// How long an agent may take to notice that we are there.
@@ -130,10 +131,16 @@ pub fn check(netconf: &Netconf, check: Check) -> Result<(), Error> {
 /// Has everything of the network given back that belongs to none of the attachments that the runtime lists. `endpoints`
 /// says whether we make interfaces, too.
 ///
+/// A runtime that gives no list (`cnitool gc`) has sent a DEL for each attachment that it knew; what others have attached to
+/// the network is not for it to remove, so nothing more is done.
+///
 /// # Errors
-/// Code 7 without a list, otherwise the agent's.
+/// Code 7 for a list that is none, otherwise the agent's.
 pub fn collect(netconf: &Netconf, endpoints: bool) -> Result<(), Error> {
-    let valid = netconf.attachments.clone()?;
+    let Some(valid) = netconf.attachments.clone()? else {
+        Log::of(&netconf.raw).write(Level::Warning, "GC without cni.dev/valid-attachments collects nothing");
+        return Ok(());
+    };
     let mut client = connect(netconf, COLLECT)?;
     confirm(&mut client, &Request::Gc(Gc { network: netconf.name.clone(), valid, endpoints }))
 }

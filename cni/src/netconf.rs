@@ -50,8 +50,8 @@ pub struct Netconf {
     pub ipam: Result<Ipam, Error>,
     /// `prevResult`: what ADD answered; CHECK compares with it, and it tells DEL that ADD succeeded.
     pub previous: Option<Value>,
-    /// `cni.dev/valid-attachments`, or why it cannot be used: only GC needs it.
-    pub attachments: Result<Vec<Attachment>, Error>,
+    /// `cni.dev/valid-attachments`, if it is there, or why it cannot be used: only GC needs it.
+    pub attachments: Result<Option<Vec<Attachment>>, Error>,
     /// The configuration as it came, for the plugin that is called in our place.
     pub raw: Value,
 }
@@ -222,12 +222,9 @@ impl Ipam {
 }
 
 /// The attachments that the runtime still knows of.
-fn attachments(fields: &Map<String, Value>) -> Result<Vec<Attachment>, Error> {
+fn attachments(fields: &Map<String, Value>) -> Result<Option<Vec<Attachment>>, Error> {
     const NAME: &str = "cni.dev/valid-attachments";
-    let Some(value) = fields.get(NAME).filter(|value| !value.is_null()) else {
-        // Nothing would be valid then, and everything collected.
-        return Err(field(NAME, None, "GC needs the list of attachments that are to be kept, if only an empty one"));
-    };
+    let Some(value) = fields.get(NAME).filter(|value| !value.is_null()) else { return Ok(None) };
     let rule = "it must be a list of {\"containerID\": …, \"ifname\": …}";
     let attachment = |one: &Value| {
         let text = |name: &str| one.get(name)?.as_str().filter(|text| !text.is_empty()).map(ToOwned::to_owned);
@@ -235,7 +232,10 @@ fn attachments(fields: &Map<String, Value>) -> Result<Vec<Attachment>, Error> {
         Some(Attachment { container_id, interface })
     };
     let list = value.as_array().ok_or_else(|| field(NAME, Some(value), rule))?;
-    list.iter().map(|one| attachment(one).ok_or_else(|| field(NAME, Some(one), rule))).collect()
+    list.iter()
+        .map(|one| attachment(one).ok_or_else(|| field(NAME, Some(one), rule)))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 /// What is wrong with which field.
@@ -409,9 +409,10 @@ mod tests {
         };
         let one = json!({ "containerID": "c0ffee", "ifname": "eth0" });
         let expected = Attachment { container_id: "c0ffee".into(), interface: "eth0".into() };
-        assert_eq!(read(json!([one])), Ok(vec![expected]));
-        assert_eq!(read(json!([])), Ok(Vec::new()));
-        for bad in [Value::Null, json!({}), json!([one, { "containerID": "c0ffee" }]), json!([{ "ifname": 1 }])] {
+        assert_eq!(read(json!([one])), Ok(Some(vec![expected])));
+        assert_eq!(read(json!([])), Ok(Some(Vec::new())));
+        assert_eq!(read(Value::Null), Ok(None));
+        for bad in [json!({}), json!([one, { "containerID": "c0ffee" }]), json!([{ "ifname": 1 }])] {
             let error = read(bad).unwrap_err();
             assert_eq!(error.code.number(), 7);
             assert!(error.details.contains("cni.dev/valid-attachments"), "{error}");

@@ -631,7 +631,12 @@ fn the_other_verbs_answer_as_the_specification_says() {
     }
     let node = node.agent(content);
     node.calico("STATUS", &pod).succeeds();
-    assert!(node.calico("GC", &pod).fails(7).contains("cni.dev/valid-attachments"));
+    let wrong = json!({ "cni.dev/valid-attachments": "all" });
+    assert!(node.call(calico, "GC", &pod.path(), wrong).fails(7).contains("cni.dev/valid-attachments"));
+    // Without a list the agent is not even asked.
+    node.asked();
+    node.calico("GC", &pod).succeeds();
+    assert_eq!(node.asked(), []);
     for program in [calico, env!("CARGO_BIN_EXE_calico-ipam")] {
         node.asked();
         node.call(program, "GC", &pod.path(), keep.clone()).succeeds();
@@ -648,4 +653,47 @@ fn the_other_verbs_answer_as_the_specification_says() {
             .unwrap()
             .starts_with(&format!("calico {} (commit ", env!("CARGO_PKG_VERSION")))
     );
+}
+
+/// Runs a plugin with one flag, as people and old init containers do.
+fn flag(program: &str, flag: &str, input: &Value) -> (bool, String) {
+    let mut child = Command::new(program).arg(flag).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_flags_test_the_agent_and_leave_the_upgrade_to_it() {
+    let node = Node::new();
+    let calico = env!("CARGO_BIN_EXE_calico");
+    let netconf = json!({ "name": "net", "type": "calico", "agent_socket": node.socket() });
+    let (well, said) = flag(calico, "-t", &netconf);
+    let error: Value = serde_json::from_str(&said).unwrap();
+    assert!(!well && error["code"] == 100 && said.contains("no agent answers"), "{said}");
+    let limited = || Reply::Error(Failure { code: 51, message: "starting".into(), details: String::new() });
+    let serves = Arc::new(Mutex::new(false));
+    let answer = Arc::clone(&serves);
+    let _node = node.agent(move |_| Some(if *answer.lock().unwrap() { Reply::Done } else { limited() }));
+    let (well, said) = flag(calico, "-t", &netconf);
+    assert!(!well && said.contains("starting") && said.contains("100"), "{said}");
+    *serves.lock().unwrap() = true;
+    assert_eq!(flag(calico, "-t", &netconf), (true, String::new()));
+    assert!(flag(calico, "-t", &json!({ "name": "net", "mtu": "x" })).1.contains("mtu is"));
+    let (well, said) = flag(env!("CARGO_BIN_EXE_calico-ipam"), "-upgrade", &Value::Null);
+    assert!(well && said.contains("felix takes over"), "{said}");
+}
+
+#[test]
+fn a_pod_waits_for_gates_and_an_unsuitable_caller_is_told() {
+    let (node, pod) = (Node::new().agent(content), PodNetwork::new());
+    let calico = env!("CARGO_BIN_EXE_calico");
+    let refused = json!({ "readiness_gates": ["https://localhost/ready"] });
+    assert!(node.call(calico, "ADD", &pod.path(), refused).fails(7).contains("readiness_gates"));
+    let ipam = env!("CARGO_BIN_EXE_calico-ipam");
+    let of_ptp = json!({ "type": "ptp" });
+    assert!(node.call(ipam, "ADD", &pod.path(), of_ptp.clone()).fails(7).contains("ptp needs a gateway"));
+    node.call(ipam, "DEL", &pod.path(), of_ptp).succeeds();
+    let asked = node.asked();
+    assert!(matches!(asked.as_slice(), [Request::Release(_)]), "{asked:?}");
 }
