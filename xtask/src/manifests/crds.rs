@@ -91,7 +91,11 @@ fn columns(kind: Kind) -> Vec<Value> {
             column("Peer ASN", "string", ".spec.asNumber"),
         ],
         Kind::Tier => {
-            vec![column("Order", "number", ".spec.order"), column("DefaultAction", "string", ".spec.defaultAction")]
+            vec![
+                column("Order", "number", ".spec.order"),
+                column("DefaultAction", "string", ".spec.defaultAction"),
+                column("Status", "string", ".status.conditions[?(@.type==\"Ready\")].status"),
+            ]
         }
         Kind::BlockAffinity => vec![
             column("Node", "string", ".spec.node"),
@@ -124,11 +128,15 @@ fn definition(group: Group, kind: Kind) -> Value {
     if kind.has_status() {
         properties["status"] = schema::status(kind);
     }
+    let mut whole = json!({"type": "object", "description": schema::about(kind), "properties": properties});
+    if group == Group::Native {
+        whole = schema::whole(kind, whole);
+    }
     let mut version = json!({
         "name": group.version(),
         "served": true,
         "storage": true,
-        "schema": {"openAPIV3Schema": {"type": "object", "description": schema::about(kind), "properties": properties}},
+        "schema": {"openAPIV3Schema": whole},
     });
     if kind.has_status() {
         version["subresources"] = json!({"status": {}});

@@ -17,11 +17,14 @@ const KEYS: &[(&str, &str)] = &[
 /// The patch as YAML documents; none if the two are the same.
 pub(super) fn between(before: &str, after: &str) -> Result<Option<String>> {
     let (before, after) = (objects(before)?, objects(after)?);
-    ensure!(before.keys().eq(after.keys()), "a variant may not add or remove objects of a file");
+    ensure!(after.keys().all(|name| before.contains_key(name)), "a variant may not add objects to a file");
     let mut text = String::new();
     for (name, was) in &before {
-        let Some(patch) = after.get(name).and_then(|is| difference(was, is, "")) else { continue };
-        let mut patch = patch;
+        let patch = match after.get(name) {
+            None => Some(json!({"$patch": "delete"})),
+            Some(is) => difference(was, is, ""),
+        };
+        let Some(mut patch) = patch else { continue };
         for field in ["apiVersion", "kind"] {
             patch[field] = was[field].clone();
         }
@@ -114,6 +117,8 @@ mod tests {
         let patch = between(was, &was.replace("a: 1", "a: 2")).unwrap().unwrap();
         assert!(patch.contains("kind: B") && patch.contains("namespace: n") && !patch.contains("kind: A"), "{patch}");
         assert_eq!(between(was, was).unwrap(), None);
-        assert!(between(was, "kind: A\nmetadata: {name: x}\n").is_err());
+        let patch = between(was, "kind: A\nmetadata: {name: x}\n").unwrap().unwrap();
+        assert!(patch.contains("$patch: delete") && patch.contains("kind: B"), "{patch}");
+        assert!(between("kind: A\nmetadata: {name: x}\n", was).is_err());
     }
 }

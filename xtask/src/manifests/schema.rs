@@ -109,7 +109,51 @@ fn secret() -> Value {
 
 /// A field that may not be changed once it is set.
 fn immutable(schema: Value) -> Value {
-    with(schema, "x-kubernetes-validations", json!([{"rule": "self == oldSelf", "message": "it cannot be changed"}]))
+    ruled(
+        schema,
+        &[("self == oldSelf", "it cannot be changed: make another, and delete this one when it is not used any more")],
+    )
+}
+
+/// With rules over several fields: expressions of CEL that must be true, and what to say if they are not.
+fn ruled(schema: Value, rules: &[(&str, &str)]) -> Value {
+    let rules: Vec<Value> = rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect();
+    with(schema, "x-kubernetes-validations", json!(rules))
+}
+
+/// Rules over a whole object of the native group, which no server of Calico's stands before: its name may be used.
+pub(crate) fn whole(kind: Kind, schema: Value) -> Value {
+    match kind {
+        Kind::ClusterInformation | Kind::IPAMConfiguration | Kind::KubeControllersConfiguration => {
+            ruled(schema, &[("self.metadata.name == 'default'", "there is one, and it is called default")])
+        }
+        Kind::BGPConfiguration => ruled(
+            schema,
+            &[(
+                "self.metadata.name == 'default' || !has(self.spec) || !(has(self.spec.nodeToNodeMeshEnabled) || \
+                 has(self.spec.asNumber) || has(self.spec.serviceLoadBalancerIPs) || has(self.spec.serviceClusterIPs) || \
+                 has(self.spec.serviceExternalIPs) || has(self.spec.nodeMeshPassword) || has(self.spec.nodeMeshMaxRestartTime))",
+                "mesh, AS number and service addresses are of the whole cluster: set them in BGPConfiguration default",
+            )],
+        ),
+        Kind::Tier => {
+            let built_in = |name: &str, action: &str, order: &str| {
+                format!(
+                    "self.metadata.name != '{name}' || (has(self.spec) && has(self.spec.defaultAction) && \
+                     self.spec.defaultAction == '{action}' && has(self.spec.order) && self.spec.order == {order})"
+                )
+            };
+            let rules = [
+                built_in("default", "Deny", "1000000.0"),
+                built_in("kube-admin", "Pass", "1000.0"),
+                built_in("kube-baseline", "Pass", "10000000.0"),
+            ];
+            let rules: Vec<_> =
+                rules.iter().map(|rule| (&**rule, "order and default action of a built-in tier are fixed")).collect();
+            ruled(schema, &rules)
+        }
+        _ => schema,
+    }
 }
 
 /// The schema of a kind's `spec`.
@@ -236,10 +280,10 @@ fn pool() -> Value {
         modes[field] = one_of(&["Never", "Always", "CrossSubnet"]);
     }
     let uses = with(set(one_of(&["Workload", "Tunnel", "LoadBalancer"])), "maxItems", json!(10));
-    object(
+    let pool = object(
         &["cidr"],
         json!({
-            "cidr": immutable(text(48)),
+            "cidr": immutable(with(text(48), "format", json!("cidr"))),
             "blockSize": immutable(integer(0, 128)),
             "ipipMode": modes["ipipMode"],
             "vxlanMode": modes["vxlanMode"],
@@ -251,6 +295,50 @@ fn pool() -> Value {
             "allowedUses": uses,
             "assignmentMode": one_of(&["Automatic", "Manual"]),
         }),
+    );
+    let balancer = |what: &str| format!("!has(self.allowedUses) || !('LoadBalancer' in self.allowedUses) || ({what})");
+    let plain =
+        "(!has(self.ipipMode) || self.ipipMode == 'Never') && (!has(self.vxlanMode) || self.vxlanMode == 'Never')";
+    ruled(
+        pool,
+        &[
+            (
+                "!has(self.ipipMode) || self.ipipMode == 'Never' || !has(self.vxlanMode) || self.vxlanMode == 'Never'",
+                "ipipMode and vxlanMode cannot both be on",
+            ),
+            (
+                "!has(self.ipipMode) || self.ipipMode == 'Never' || !self.cidr.contains(':')",
+                "IPIP carries IPv4 alone: leave ipipMode out, or Never",
+            ),
+            (
+                "!has(self.blockSize) || self.blockSize == 0 || (self.cidr.contains(':') ? (self.blockSize >= 116 && \
+                 self.blockSize <= 128) : (self.blockSize >= 20 && self.blockSize <= 32))",
+                "blockSize is 20 to 32 for IPv4, 116 to 128 for IPv6",
+            ),
+            (
+                "(has(self.disabled) && self.disabled) || !has(self.blockSize) || self.blockSize == 0 || \
+                 int(self.cidr.split('/')[1]) <= self.blockSize",
+                "the pool is smaller than one of its blocks",
+            ),
+            (&balancer("self.allowedUses.size() == 1"), "the use LoadBalancer goes with no other"),
+            (
+                &balancer(plain),
+                "addresses of load balancers are not encapsulated: ipipMode and vxlanMode must be Never",
+            ),
+            (
+                &balancer("!has(self.disableBGPExport) || !self.disableBGPExport"),
+                "addresses of load balancers are exported: disableBGPExport must be false",
+            ),
+            (
+                &balancer("!has(self.nodeSelector) || self.nodeSelector == '' || self.nodeSelector == 'all()'"),
+                "addresses of load balancers are of no node: nodeSelector must be all()",
+            ),
+            (
+                "!has(oldSelf.allowedUses) || !('LoadBalancer' in oldSelf.allowedUses) || (has(self.allowedUses) && \
+                 'LoadBalancer' in self.allowedUses)",
+                "a pool of load balancers stays one",
+            ),
+        ],
     )
 }
 
@@ -289,7 +377,7 @@ fn bgp_configuration() -> Value {
 }
 
 fn bgp_peer() -> Value {
-    object(
+    let peer = object(
         &[],
         json!({
             "node": text(253),
@@ -311,6 +399,32 @@ fn bgp_peer() -> Value {
             "filters": list(string()),
             "reversePeering": one_of(&["Auto", "Manual"]),
         }),
+    );
+    let set = |field: &str| format!("(has(self.{field}) && self.{field} != '')");
+    let both = |one: &str, other: &str| format!("!{} || !{}", set(one), set(other));
+    // 0, which old clients write, is none.
+    let as_number = "has(self.asNumber) && self.asNumber != 0";
+    ruled(
+        peer,
+        &[
+            (&both("node", "nodeSelector"), "node and nodeSelector exclude each other"),
+            (&both("peerIP", "peerSelector"), "peerIP and peerSelector exclude each other"),
+            (
+                &format!("!{} || !({as_number})", set("peerSelector")),
+                "the AS numbers of peers that are nodes are those of the nodes: leave asNumber out",
+            ),
+            (&both("localWorkloadSelector", "peerIP"), "localWorkloadSelector and peerIP exclude each other"),
+            (
+                &both("localWorkloadSelector", "peerSelector"),
+                "localWorkloadSelector and peerSelector exclude each other",
+            ),
+            (&format!("!{} || ({as_number})", set("localWorkloadSelector")), "localWorkloadSelector needs asNumber"),
+            (&format!("!{} || {}", set("reachableBy"), set("peerIP")), "reachableBy needs peerIP"),
+            (
+                "!has(self.keepOriginalNextHop) || !self.keepOriginalNextHop || !has(self.nextHopMode)",
+                "nextHopMode says what keepOriginalNextHop said: leave the latter out",
+            ),
+        ],
     )
 }
 
@@ -325,7 +439,7 @@ fn bgp_filter() -> Value {
             }),
         );
         let length = object(&[], json!({"min": integer(0, longest), "max": integer(0, longest)}));
-        list(object(
+        let rule = object(
             &["action"],
             json!({
                 "action": one_of(&["Accept", "Reject"]),
@@ -340,6 +454,17 @@ fn bgp_filter() -> Value {
                 "priority": integer(1, 2_147_483_646),
                 "operations": with(list(operation), "maxItems", json!(10)),
             }),
+        );
+        list(ruled(
+            rule,
+            &[
+                ("has(self.cidr) == has(self.matchOperator)", "cidr and matchOperator go together"),
+                ("!has(self.prefixLength) || has(self.cidr)", "prefixLength needs cidr"),
+                (
+                    "!has(self.operations) || self.action == 'Accept'",
+                    "what is rejected is not changed: operations need Accept",
+                ),
+            ],
         ))
     };
     object(&[], json!({"exportV4": rules(32), "importV4": rules(32), "exportV6": rules(128), "importV6": rules(128)}))
