@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 
-use crate::directions;
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, output, run, say};
+use crate::{directions, manifests};
 
 /// The release of cargo-deny whose rules `deny.toml` is written in.
 const CARGO_DENY: &str = "0.20.2";
@@ -16,6 +16,8 @@ pub(crate) fn all() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     say("directions between crates");
     directions::check()?;
+    say("manifests");
+    manifests::make(true)?;
     say("lints");
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     say("documentation");
