@@ -27,9 +27,11 @@ use crate::arguments::Arguments;
 /// The pauses between attempts to reach the datastore: from the first, doubling, to the second.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// The loop reports at least every few seconds; silent for so long, it hangs. A pass that releases ten thousand addresses
-/// of a slow store takes minutes.
-const SILENCE: Duration = Duration::from_secs(600);
+/// How often the loop reports, idle or at work.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// Silent for so long, it hangs.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// After a change that calls for a pass, others of its kind are waited for.
 const GATHER: Duration = Duration::from_millis(200);
@@ -87,7 +89,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Opens the stores and a candidacy, however long that takes.
 async fn open(config: &Config, arguments: &Arguments, reporter: &Reporter) -> (Stores, Seat) {
-    let host = variable("HOSTNAME").unwrap_or_else(|| "ipam-controller".to_owned());
+    let host = variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_else(|| "ipam-controller".to_owned());
     let identity = format!("{host}_{}_{}", std::process::id(), Timestamp::now().as_nanosecond());
     let mut pause = RECONNECT.0;
     let mut told = String::new();
@@ -236,6 +238,7 @@ impl Controller {
                 () = tokio::time::sleep_until(self.next.into()), if self.may_pass() => {
                     self.pass(leads, &mut leadership).await;
                 }
+                () = tokio::time::sleep(ALIVE) => {} // to report
             }
         }
     }
@@ -350,8 +353,16 @@ impl Controller {
             }
             perform(&self.stores, self.image.config(), &pass).await
         };
+        let reporter = self.reporter.clone();
+        let alive = async move {
+            loop {
+                reporter.report(true, true, "leads, and is at work");
+                tokio::time::sleep(ALIVE).await;
+            }
+        };
         tokio::select! {
             biased;
+            () = alive => {}
             () = lost => warn!("leadership is lost; what is not done yet is the next leader's"),
             done = work => {
                 self.status_due = false;

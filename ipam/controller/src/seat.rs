@@ -27,10 +27,10 @@ const SUFFIX: &str = "-ipam-controller";
 /// Where the record is.
 enum Place {
     Lease {
-        kubernetes: Kubernetes,
+        kubernetes: Box<Kubernetes>,
         namespace: String,
     },
-    Etcd(Etcd),
+    Etcd(Box<Etcd>),
     /// The lock, when it is held.
     File {
         path: PathBuf,
@@ -73,10 +73,11 @@ impl Seat {
     /// If the store cannot be reached.
     pub async fn at(config: &Config, namespace: &str, identity: String) -> Result<Self, Error> {
         let place = match config {
-            Config::Kubernetes(config) => {
-                Place::Lease { kubernetes: Kubernetes::connect(config).await?, namespace: namespace.to_owned() }
-            }
-            Config::Etcd(config) => Place::Etcd(Etcd::connect(config).await?),
+            Config::Kubernetes(config) => Place::Lease {
+                kubernetes: Box::new(Kubernetes::connect(config).await?),
+                namespace: namespace.to_owned(),
+            },
+            Config::Etcd(config) => Place::Etcd(Box::new(Etcd::connect(config).await?)),
             Config::Sqlite { path } if path != ":memory:" => {
                 Place::File { path: PathBuf::from(format!("{path}{SUFFIX}")), held: None }
             }

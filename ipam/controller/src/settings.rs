@@ -45,8 +45,6 @@ pub struct Settings {
     pub sync_labels: bool,
     /// Where metrics are served; `None` nowhere.
     pub metrics_port: Option<u16>,
-    /// Whether health is reported.
-    pub health: bool,
     /// The same as a resource says it, for its status.
     pub running: KubeControllersConfigurationSpec,
     /// The variables that were used.
@@ -71,6 +69,9 @@ impl Settings {
         }
         if let Some(enabled) = variable("HEALTH_ENABLED") {
             running.health_checks = Some(switch(&enabled));
+            if !is_on(&enabled) {
+                remarks.push("HEALTH_ENABLED=false has no effect: health is served where metrics are".to_owned());
+            }
         }
         if let Some(period) = variable("COMPACTION_PERIOD") {
             remarks
@@ -123,7 +124,7 @@ impl Settings {
             running.controllers.node = None;
         }
         let log_level = running.log_severity_screen.get_or_insert_with(|| "Info".to_owned()).clone();
-        let health = running.health_checks.get_or_insert_with(|| "Enabled".to_owned()) != "Disabled";
+        running.health_checks.get_or_insert_with(|| "Enabled".to_owned());
         let port = *running.prometheus_metrics_port.get_or_insert(9094);
         Self {
             collects,
@@ -132,7 +133,6 @@ impl Settings {
             log_level,
             sync_labels,
             metrics_port: u16::try_from(port).ok().filter(|port| *port != 0),
-            health,
             running,
             variables,
             remarks,
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn without_anything_it_runs_as_calico_does() {
         let settings = Settings::new(None, |_| None);
-        assert!(settings.collects && settings.sync_labels && settings.health && settings.remarks.is_empty());
+        assert!(settings.collects && settings.sync_labels && settings.remarks.is_empty());
         assert_eq!(settings.patience.grace, Some(Duration::from_secs(900)));
         assert_eq!(settings.period, Duration::from_secs(450));
         assert_eq!(settings.metrics_port, Some(9094));

@@ -8,6 +8,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ enum Act {
     Take { pod: usize, dual: bool },
     /// The ADD goes on: the endpoint shows the addresses.
     Show { pod: usize },
+    /// A sandbox is made anew, and the controller sees that addresses were taken, but not for whom: not even long after.
+    Recreate { pod: usize, late: bool },
     /// The ADD fails, with or without the runtime's DEL.
     Abort { pod: usize, released: bool },
     /// The pod runs to its end; nothing is released.
@@ -68,17 +71,18 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         4 => (pod.clone(), node.clone()).prop_map(|(pod, node)| Act::Create { pod, node }),
         6 => (pod.clone(), any::<bool>()).prop_map(|(pod, dual)| Act::Take { pod, dual }),
         5 => pod.clone().prop_map(|pod| Act::Show { pod }),
+        3 => (pod.clone(), any::<bool>()).prop_map(|(pod, late)| Act::Recreate { pod, late }),
         1 => (pod.clone(), any::<bool>()).prop_map(|(pod, released)| Act::Abort { pod, released }),
         1 => pod.clone().prop_map(|pod| Act::Finish { pod }),
         3 => (pod, any::<bool>()).prop_map(|(pod, released)| Act::Delete { pod, released }),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, pods)| Act::DeleteNode { node, pods }),
         1 => node.prop_map(|node| Act::CreateNode { node }),
-        6 => prop_oneof![1..30_u64, Just(500), Just(1000)].prop_map(|seconds| Act::Wait { seconds }),
+        6 => prop_oneof![1..30_u64, Just(200), Just(1000), Just(1000)].prop_map(|seconds| Act::Wait { seconds }),
         6 => (1..25_usize).prop_map(|count| Act::Deliver { count }),
         6 => Just(Act::Look),
         6 => prop::option::weighted(0.3, 0..5_usize).prop_map(|killed_before| Act::Perform { killed_before }),
     ];
-    prop::collection::vec(act, 20..90)
+    prop::collection::vec(act, 20..110)
 }
 
 /// What a container of a pod has.
@@ -206,9 +210,9 @@ impl World {
     async fn act(&mut self, act: Act) {
         match act {
             Act::Create { pod, node } => {
-                if !self.pods.contains_key(&pod) {
-                    let fresh = Pod { node, shown: None, taking: None, finished: false, handles: Vec::new() };
-                    self.pods.insert(pod, fresh);
+                let fresh = Pod { node, shown: None, taking: None, finished: false, handles: Vec::new() };
+                if let Entry::Vacant(place) = self.pods.entry(pod) {
+                    place.insert(fresh);
                     self.publish(pod).await;
                 }
             }
@@ -240,6 +244,16 @@ impl World {
                 if let Some((sandbox, _)) = pod.taking.take() {
                     pod.shown = Some(sandbox);
                     self.publish(number).await;
+                }
+            }
+            Act::Recreate { pod, late } => {
+                Box::pin(self.act(Act::Take { pod, dual: false })).await;
+                self.deliver(usize::MAX);
+                self.look().await;
+                Box::pin(self.act(Act::Show { pod })).await;
+                if late {
+                    Box::pin(self.act(Act::Wait { seconds: 1000 })).await;
+                    self.look().await;
                 }
             }
             Act::Abort { pod: number, released } => {
@@ -408,7 +422,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 96, max_shrink_iters: 400, ..Config::default() })]
+    #![proptest_config(Config { cases: 128, max_shrink_iters: 400, ..Config::default() })]
     #[test]
     fn nothing_in_use_is_released_and_everything_else_is(acts in acts()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
