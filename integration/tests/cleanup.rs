@@ -13,7 +13,7 @@ fn cleanup(node: &Node<'_>, more: &[&str]) -> Result<String> {
 
 /// Routes, devices, tables and files, except what changes by itself.
 fn state(node: &Node<'_>) -> Result<String> {
-    let script = "ip -o route show table all | grep -v '^ff00\\|^fe80\\|^multicast'; ip -o link | sed 's/ qdisc.*//'; ip -o addr; nft list ruleset
+    let script = "ip -o route show table all | grep -v 'fe80:\\|ff00:'; ip -o link | sed 's/ qdisc.*//'; ip -o addr | grep -v 'fe80:'; nft list ruleset
         find /etc/cni /opt/cni /var/lib/calico /run/ocicat /run/calico /var/log/calico 2>/dev/null | sort";
     node.run("sh", &["-c", script])
 }
