@@ -8,6 +8,8 @@ hostname "$NAME"
 
 # The node's disk is the machine's with a layer of its own above: nothing that is written here reaches the machine.
 root=$node/root
+fresh=no
+[ -e "$node/upper" ] || fresh=yes
 mkdir -p "$node/upper" "$node/work" "$root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$node/upper,workdir=$node/work" "$root"
 cd "$root"
@@ -22,13 +24,15 @@ for dir in "$STATE" "$LOGS" "$PROGRAMS"; do
     mkdir -p "./$dir"
     mount --bind "$dir" "./$dir"
 done
-# Folders that are empty at first whatever the machine has there. An overlay cannot be the upper layer of another, so
-# that containerd's must be on the disk itself.
-for dir in /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/lib/calico /var/log/pods /var/log/containers \
-    /var/log/calico /etc/cni /opt/cni /etc/calico; do
+# An overlay cannot be the upper layer of another, so that containerd's folder must be on the disk itself.
+for dir in /var/lib/kubelet /var/lib/containerd; do
     mkdir -p "$node/disk$dir" "./$dir"
     mount --bind "$node/disk$dir" "./$dir"
 done
+# A new node has none of the files that the machine may have here; they are only hidden.
+if [ "$fresh" = yes ]; then
+    rm -rf var/lib/cni var/lib/calico var/log/pods var/log/containers var/log/calico etc/cni etc/calico opt/cni
+fi
 mkdir -p opt/cni/bin etc/cni/net.d
 for plugin in loopback portmap bandwidth ptp bridge host-local static tuning; do
     [ -e "opt/cni/bin/$plugin" ] || cp "/usr/lib/cni/$plugin" opt/cni/bin/

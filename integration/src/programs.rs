@@ -125,9 +125,10 @@ impl Program {
     /// Where it is kept, once it is built.
     fn path(&self) -> Result<PathBuf> {
         let version = self.version()?;
-        // containerd looks for its shim beside itself, by name.
-        Ok(cache().join(match self.folder {
-            "containerd" => format!("containerd-{version}/{}", self.name),
+        // containerd looks for its shim beside itself, by name; ginkgo takes only what is called `….test`.
+        Ok(cache().join(match (self.folder, self.name.strip_suffix(".test")) {
+            ("containerd", _) => format!("containerd-{version}/{}", self.name),
+            (_, Some(stem)) => format!("{stem}-{version}.test"),
             _ => format!("{}-{version}", self.name),
         }))
     }

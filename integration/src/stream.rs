@@ -1,7 +1,8 @@
 //! A steady stream of packets between two pods, that counts what is lost.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -38,11 +39,19 @@ impl Stream {
     /// # Errors
     /// If the pods' sockets cannot be made.
     pub fn start(from: &Pod<'_, '_>, to: &Pod<'_, '_>, rate: u32) -> Result<Self> {
-        let there = SocketAddr::new(to.address()?, PORT);
-        let receiving = calico_sys::namespace::inside(to.network()?, || UdpSocket::bind(there))?.context("receiver")?;
+        Self::between((from.network()?, from.address()?), (to.network()?, to.address()?), PORT, rate)
+    }
+
+    /// Sends `rate` packets a second from an address in one network namespace to `port` of one in another.
+    ///
+    /// # Errors
+    /// If the sockets cannot be made.
+    pub fn between(from: (OwnedFd, IpAddr), to: (OwnedFd, IpAddr), port: u16, rate: u32) -> Result<Self> {
+        let there = SocketAddr::new(to.1, port);
+        let receiving = calico_sys::namespace::inside(to.0, || UdpSocket::bind(there))?.context("receiver")?;
         receiving.set_read_timeout(Some(Duration::from_millis(200)))?;
-        let here = SocketAddr::new(from.address()?, 0);
-        let sending = calico_sys::namespace::inside(from.network()?, || UdpSocket::bind(here))?.context("sender")?;
+        let here = SocketAddr::new(from.1, 0);
+        let sending = calico_sys::namespace::inside(from.0, || UdpSocket::bind(here))?.context("sender")?;
         sending.connect(there)?;
 
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

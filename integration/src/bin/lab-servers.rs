@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use integration::programs;
 use integration::servers::kubernetes;
 
 /// The servers that the tests and the lab run against.
@@ -18,7 +19,11 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Action {
     /// Build what is missing (kube-apiserver: some minutes, once), and print where everything is.
-    Build,
+    Build {
+        /// What a real cluster and Kubernetes' end-to-end tests need as well: some minutes more.
+        #[arg(long)]
+        cluster: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -33,9 +38,16 @@ fn main() -> ExitCode {
 
 fn run(action: Action) -> Result<()> {
     match action {
-        Action::Build => {
+        Action::Build { cluster } => {
             let paths = kubernetes::ensure_built()?;
-            let text = format!("kube-apiserver {}\netcd {}\n", paths.apiserver.display(), paths.etcd.display());
+            let mut text = format!("kube-apiserver {}\netcd {}\n", paths.apiserver.display(), paths.etcd.display());
+            if cluster {
+                for programs in [programs::CLUSTER, programs::END_TO_END] {
+                    for (program, path) in programs.iter().zip(programs::ensure_built(programs)?) {
+                        text += &format!("{} {}\n", program.name, path.display());
+                    }
+                }
+            }
             std::io::stdout().write_all(text.as_bytes()).context("cannot print the paths")
         }
     }

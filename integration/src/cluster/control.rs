@@ -117,6 +117,8 @@ fn etcd(paths: &Paths, state: &Path) -> Command {
     command.args(["--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379"]);
     command.args(["--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380"]);
     command.args(["--initial-cluster=lab=http://127.0.0.1:2380", "--snapshot-count=10000"]);
+    // As kubeadm has it: without, watches of what never changes get no bookmark, by which clients know that all is well.
+    command.arg("--experimental-watch-progress-notify-interval=5s");
     command
 }
 

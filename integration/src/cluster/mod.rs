@@ -7,12 +7,16 @@
 
 mod archive;
 mod control;
+mod e2e;
 mod images;
 mod inhabitant;
 mod keeper;
 mod node;
+mod ocicat;
 mod pki;
+mod pods;
 mod programs;
+mod traces;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -24,9 +28,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+pub use self::e2e::{CONFORMANCE, Failure, Outcome};
 pub use self::images::{Images, PAUSE, agnhost_tag};
 pub use self::keeper::{STATE, down};
 pub use self::node::Node;
+pub use self::ocicat::{IMAGE, image};
+pub use self::pods::{Pings, Pod, ping_all};
+pub use self::traces::Traces;
 
 use self::control::ControlPlane;
 use self::keeper::Keeper;
@@ -118,6 +126,20 @@ pub struct Cluster {
     keeper: Keeper,
 }
 
+/// Builds what a cluster of this kind needs, where it is missing: the first time this takes minutes, and says so on
+/// standard error. [`Cluster::start`] would do it as well.
+///
+/// # Errors
+/// If something cannot be built here; the text says what to install.
+pub fn prepare(options: &Options) -> Result<()> {
+    Paths::ensure(options)?;
+    images::ensure(options.images)?;
+    if options.images != Images::Small {
+        crate::programs::ensure_built(crate::programs::END_TO_END)?;
+    }
+    Ok(())
+}
+
 impl Cluster {
     /// Builds what is not built, removes what an earlier cluster left, and starts one; returns when the API is ready
     /// and the nodes have their images. With [`Cni::Ptp`] the nodes are ready as well.
@@ -185,8 +207,8 @@ impl Cluster {
         })?;
         let cluster = Self { control: Mutex::new(control), nodes, kubectl: paths.kubectl, logs, keeper };
         let kubectl = format!("#!/bin/sh\nexec {} \"$@\"\n", cluster.kubectl_door());
-        fs::write(state.join("kubectl"), kubectl)?;
-        process::run(Command::new("chmod").arg("755").arg(state.join("kubectl")))?;
+        fs::write(self::kubectl(), kubectl)?;
+        process::run(Command::new("chmod").arg("755").arg(self::kubectl()))?;
         if options.cni == Cni::Ptp {
             cluster.ptp()?;
             cluster.ready()?;
@@ -369,7 +391,7 @@ impl Cluster {
                     {"type": "portmap", "capabilities": {"portMappings": true}},
                 ],
             });
-            fs::write(node.folder().join("disk/etc/cni/net.d/10-lab.conflist"), list.to_string())?;
+            fs::write(node.path("/etc/cni/net.d/10-lab.conflist")?, list.to_string())?;
             let (range, via) = (format!("10.244.{number}.0/24"), node.address().to_string());
             process::run(self.command("ip").args(["route", "replace", &range, "via", &via]))?;
         }
@@ -380,6 +402,11 @@ impl Cluster {
 /// The kubeconfig of an administrator. The address in it exists in the cluster's network only.
 pub fn kubeconfig() -> PathBuf {
     Path::new(STATE).join("pki/admin.kubeconfig")
+}
+
+/// A script that is kubectl in the cluster's network, with that kubeconfig.
+pub fn kubectl() -> PathBuf {
+    Path::new(STATE).join("kubectl")
 }
 
 /// Where the logs of the last cluster are.

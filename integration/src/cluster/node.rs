@@ -186,6 +186,14 @@ impl Node {
         process::run(self.command(program)?.args(arguments)).with_context(|| format!("on {}", self.name))
     }
 
+    /// The path by which this machine sees `path` of the node.
+    ///
+    /// # Errors
+    /// If it is switched off.
+    pub fn path(&self, path: &str) -> Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/root{path}", self.pid()?)))
+    }
+
     /// Runs a script of bash on it.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The main job and other scenarios, played for a person: nodes, pods, BGP, pings, and what the real programs say of it.
 
+mod cluster;
 mod matrix;
 mod rack;
 mod reflectors;
@@ -9,6 +10,7 @@ mod routers;
 mod scenario;
 mod sessions;
 
+pub use cluster::{Check, ClusterReport, Load, Show, Shown};
 pub use matrix::{Matrix, Ping};
 pub use rack::{RackReport, Racks, RouterTable};
 pub use reflectors::{Loss, NodeSessions, ReflectorsReport, reflectors};

@@ -47,6 +47,11 @@ impl Progress {
         Self { quiet: true, ..Self::default() }
     }
 
+    /// The steps and how many seconds each took.
+    pub fn phases(&self) -> &[(String, f64)] {
+        &self.phases
+    }
+
     /// Does one step; a failure names it.
     ///
     /// # Errors

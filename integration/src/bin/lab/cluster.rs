@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use integration::cluster::{self, Cluster, Cni, Containerd, Images, Options, Proxy};
-use integration::lab::Progress;
+use integration::cluster::{self, CONFORMANCE, Cluster, Cni, Containerd, Images, Options, Proxy};
+use integration::lab::{Progress, Show};
 
 /// What of the command line concerns the cluster.
 #[derive(Debug, Args)]
@@ -14,20 +14,26 @@ pub(crate) struct ClusterArguments {
     #[arg(long, conflicts_with_all = ["scenario", "datastore"])]
     cluster: bool,
     /// Take down the cluster that `--keep` left up.
-    #[arg(long, requires = "cluster")]
+    #[arg(long, requires = "cluster", conflicts_with_all = ["keep", "e2e"])]
     down: bool,
-    /// What gives pods their network.
-    #[arg(long, value_enum, default_value_t = Network::Ocicat, requires = "cluster")]
-    cni: Network,
+    /// Run Kubernetes' end-to-end tests whose names match this regular expression instead of the usual show.
+    #[arg(long, requires = "cluster", num_args = 0..=1, default_missing_value = CONFORMANCE, value_name = "FOCUS")]
+    e2e: Option<String>,
     /// What makes Services work: kube-proxy in this mode.
     #[arg(long, value_enum, default_value_t = Mode::Nftables, requires = "cluster")]
     proxy: Mode,
     /// What runs containers: 1 is the distribution's containerd, 2 is built.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2), default_value_t = 1, requires = "cluster")]
     containerd: u8,
-    /// The archive of Ocicat's image.
+    /// What gives pods their network.
+    #[arg(long, value_enum, default_value_t = Network::Ocicat, requires = "cluster")]
+    cni: Network,
+    /// The archive of Ocicat's image. [default: what `cargo xtask image` made]
     #[arg(long, requires = "cluster")]
     image: Option<PathBuf>,
+    /// Write an audit log of every request to the API server.
+    #[arg(long, requires = "cluster")]
+    audit: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,38 +56,104 @@ impl ClusterArguments {
     pub(crate) fn wanted(&self) -> bool {
         self.cluster
     }
+
+    fn options(&self, nodes: Option<u8>) -> Options {
+        Options {
+            nodes: nodes.unwrap_or(3),
+            cni: if self.cni == Network::Ptp { Cni::Ptp } else { Cni::None },
+            proxy: match self.proxy {
+                Mode::Nftables => Proxy::Nftables,
+                Mode::Iptables => Proxy::Iptables,
+                Mode::None => Proxy::None,
+            },
+            containerd: if self.containerd == 1 { Containerd::Debian } else { Containerd::V2 },
+            audit: self.audit,
+            images: if self.e2e.is_some() { Images::All } else { Images::Small },
+        }
+    }
 }
 
 /// Plays it; says whether all was as it should be.
 pub(crate) fn play(
     arguments: &ClusterArguments,
     nodes: Option<u8>,
-    _pods: Option<u16>,
+    pods: Option<u16>,
     keep: bool,
-    _json: bool,
+    json: bool,
 ) -> Result<bool> {
     if arguments.down {
         eprintln!("{}", if cluster::down()? { "the cluster is gone" } else { "no cluster was up" });
         return Ok(true);
     }
-    let options = Options {
-        nodes: nodes.unwrap_or(3),
-        cni: if arguments.cni == Network::Ptp { Cni::Ptp } else { Cni::None },
-        proxy: match arguments.proxy {
-            Mode::Nftables => Proxy::Nftables,
-            Mode::Iptables => Proxy::Iptables,
-            Mode::None => Proxy::None,
-        },
-        containerd: if arguments.containerd == 1 { Containerd::Debian } else { Containerd::V2 },
-        audit: false,
-        images: Images::All,
+    let options = arguments.options(nodes);
+    let image = match (&arguments.image, options.cni) {
+        (_, Cni::Ptp) => None,
+        (Some(image), _) => Some(image.clone()),
+        (None, _) => Some(cluster::image()?),
     };
+    cluster::prepare(&options)?;
     let mut progress = Progress::default();
-    let cluster = progress.step("cluster", || Cluster::start(&options))?;
-    eprintln!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
-    if keep {
-        eprintln!("{}", cluster.kubectl_door());
-        cluster.keep()?;
+    let name = format!("a control plane and {} nodes", options.nodes);
+    let cluster = progress.step(&name, || Cluster::start(&options))?;
+    let played = show(&cluster, &options, arguments, image, pods, keep, &mut progress);
+    let played = played.and_then(|report| {
+        super::print(&report, json)?;
+        Ok(report.good())
+    });
+    if !keep {
+        progress.step("the cluster taken down", || Ok(drop(cluster)))?;
+        return played;
     }
-    Ok(true)
+    if let Err(error) = &played {
+        eprintln!("\n{error:#}");
+    }
+    eprintln!("{}", doors(&cluster)?);
+    cluster.keep()?;
+    played
+}
+
+fn show(
+    cluster: &Cluster,
+    options: &Options,
+    arguments: &ClusterArguments,
+    image: Option<PathBuf>,
+    pods: Option<u16>,
+    keep: bool,
+    progress: &mut Progress,
+) -> Result<integration::lab::ClusterReport> {
+    let mut show = Show::begin(cluster, options)?;
+    if let Some(image) = &image {
+        progress.step("Ocicat by its image and manifests", || cluster.install_ocicat(image))?;
+    }
+    if let Some(focus) = &arguments.e2e {
+        show.dns(progress)?;
+        show.e2e(focus, progress)?;
+        return Ok(show.end(progress));
+    }
+    // Ten a node, if not said otherwise.
+    let count = usize::from(pods.unwrap_or(10)) * usize::from(options.nodes);
+    let pods = show.pods(count, progress)?;
+    if image.is_some() {
+        show.state(progress)?;
+        show.roll(&pods, progress)?;
+        if !keep {
+            show.remove(progress)?;
+        }
+    }
+    progress.step("control plane and nodes still run", || cluster.check())?;
+    Ok(show.end(progress))
+}
+
+/// How a person gets inside.
+fn doors(cluster: &Cluster) -> Result<String> {
+    let mut text = format!(
+        "\nThe cluster stays up until `cargo xtask lab --cluster --down`.\n  kubeconfig: {} (its address is in the \
+         cluster's network only)\n  kubectl: {} get pods --all-namespaces\n",
+        cluster::kubeconfig().display(),
+        cluster::kubectl().display(),
+    );
+    for node in cluster.nodes() {
+        text += &format!("  {}: {} bash\n", node.name(), node.door().context("a node is off")?);
+    }
+    Ok(text + &format!("  logs: {}", cluster.logs().display()))
 }

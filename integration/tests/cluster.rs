@@ -1,0 +1,25 @@
+//! Ocicat on a real cluster: kubelets start pods through our plugin, the DaemonSet is rolled under load, everything goes.
+
+use integration::cluster::{Cluster, Options, image};
+use integration::lab::{Progress, Show};
+
+/// The end-to-end tests that need no kube-proxy and no DNS: pods reach pods, and nodes pods, by HTTP and UDP.
+const PODS: &str = r"Networking Granular Checks: Pods.*\[Conformance\]";
+
+#[test]
+fn from_the_manifests_to_their_removal() {
+    // A second cluster on this machine would be refused: everything that needs one is here.
+    let options = Options { nodes: 2, ..Options::default() };
+    let mut progress = Progress::quiet();
+    let cluster = Cluster::start(&options).unwrap();
+    let mut show = Show::begin(&cluster, &options).unwrap();
+    cluster.install_ocicat(&image().unwrap()).unwrap();
+    let pods = show.pods(12, &mut progress).unwrap();
+    show.state(&mut progress).unwrap();
+    show.roll(&pods, &mut progress).unwrap();
+    show.e2e(PODS, &mut progress).unwrap();
+    show.remove(&mut progress).unwrap();
+    cluster.check().unwrap();
+    let report = show.end(&progress);
+    assert!(report.good(), "{report}");
+}
