@@ -163,8 +163,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         let beside = patience.until_answered("connect to Kubernetes", || connect_core(&datastore, variable)).await?;
         let is_kubernetes = matches!(datastore, calico_datastore::Config::Kubernetes(_));
         let kubernetes = beside.or_else(|| is_kubernetes.then(|| store.clone()));
+        let use_pod_cidr = matches!(&datastore, calico_datastore::Config::Kubernetes(found) if found.use_pod_cidr);
         let config = Arc::new(settings.config.clone());
-        let site = Site { config, name: node, store, kubernetes };
+        let site = Site { config, name: node, store, use_pod_cidr, kubernetes };
         let brought_up = bring_up(&site, &mut patience).await?;
         anyhow::Ok((site, brought_up))
     };
@@ -235,7 +236,7 @@ async fn serve(
     let (node_stored, node_seen) = watch::channel(None);
     let (made_anew, is_made_anew) = watch::channel(0);
     let feed = Feed {
-        use_pod_cidr: config.node.use_pod_cidr && site.in_kubernetes(),
+        use_pod_cidr: site.use_pod_cidr,
         node: node_stored,
         calc: to_calc,
         allocator: to_allocator,

@@ -7,7 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use calico_datastore::Entry;
+use calico_api::{Node, NodeSpec};
+use calico_datastore::{Entry, decode};
 use calico_netlink::{Event, Monitor};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -63,7 +64,8 @@ pub(crate) async fn run(site: Site, mut node: watch::Receiver<Option<Entry>>, ma
     loop {
         tokio::select! {
             () = sleep_until(schedule.next()) => {
-                look(&site, &mut said).await;
+                let known = node.borrow().clone().and_then(|entry| decode::<NodeSpec>(entry).ok());
+                look(&site, known, &mut said).await;
                 schedule.looked(Instant::now());
             }
             () = notices.next() => schedule.tell(Instant::now()),
@@ -109,8 +111,8 @@ fn identity_of(entry: &Entry) -> Identity {
 }
 
 /// Detects and writes; what is wrong is told once.
-async fn look(site: &Site, said: &mut (Option<String>, Vec<Note>)) {
-    match register(site, Occasion::Again).await {
+async fn look(site: &Site, known: Option<Node>, said: &mut (Option<String>, Vec<Note>)) {
+    match register(site, Occasion::Again, known).await {
         Ok(registered) => {
             if said.0.take().is_some() {
                 info!("the node's addresses are known again");

@@ -1,6 +1,7 @@
 //! The real felix on a node in a namespace: bring-up, conversations, repair, restarts.
 
 mod bed;
+mod bring_up;
 mod peers;
 
 use std::fs;

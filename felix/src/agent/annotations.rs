@@ -180,6 +180,8 @@ fn mac(name: &str, text: &str) -> Result<Mac, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use calico_api::{ObjectMeta, WorkloadEndpointSpec};
+
     use super::*;
 
     fn annotations(pairs: &[(&str, &str)]) -> Annotations {
@@ -209,18 +211,22 @@ mod tests {
         assert_eq!(Wishes::default().apply(&add).unwrap(), add);
     }
 
+    fn empty() -> WorkloadEndpoint {
+        WorkloadEndpoint::new(ObjectMeta::default(), WorkloadEndpointSpec::default())
+    }
+
     #[test]
     fn limits_and_foreign_sources_come_into_the_endpoint_and_bad_limits_keep_nobody_from_it() {
         let mut pod = annotations(&[("allowedSourcePrefixes", r#"["10.9.0.0/16","fd00::1"]"#)]);
         pod.insert("qos.projectcalico.org/egressBandwidth".to_owned(), "1".to_owned());
         pod.insert("kubernetes.io/ingress-bandwidth".to_owned(), "fast".to_owned());
         let wishes = Wishes::read(&pod, &Annotations::new()).unwrap();
-        let endpoint = wishes.onto(WorkloadEndpoint::default());
+        let endpoint = wishes.onto(empty());
         assert_eq!(endpoint.spec.allow_spoofed_source_prefixes, ["10.9.0.0/16", "fd00::1/128"]);
         assert_eq!(endpoint.spec.qos_controls.unwrap()["egressBandwidth"], 1000);
         assert_eq!(wishes.doubts.len(), 2, "{:?}", wishes.doubts);
-        let nothing = Wishes::default().onto(WorkloadEndpoint::default());
-        assert_eq!(nothing, WorkloadEndpoint::default());
+        let nothing = Wishes::default().onto(empty());
+        assert_eq!(nothing, empty());
     }
 
     #[test]

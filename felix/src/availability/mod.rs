@@ -205,8 +205,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(felix: bool, answers: &[Result<Answer, String>], seconds: u64, expected: &str) {
-        let found = match verdict(felix, answers, Duration::from_secs(seconds)) {
+    fn check(felix: bool, answers: &[&Result<Answer, String>], seconds: u64, expected: &str) {
+        let answers: Vec<_> = answers.iter().map(|answer| (*answer).clone()).collect();
+        let found = match verdict(felix, &answers, Duration::from_secs(seconds)) {
             Verdict::Available => "available".to_owned(),
             Verdict::Not(reason) => reason,
         };
@@ -221,19 +222,19 @@ mod tests {
         let nobody = answer(&[("192.0.2.2", false), ("192.0.2.3", false)], false);
         let recovering = answer(&[("192.0.2.2", true)], true);
         let silent = Err("bgp-speaker on bird.ctl: Connection refused".to_owned());
-        check(true, &[none.clone()], 0, "available");
-        check(true, &[all.clone(), all.clone()], 0, "available");
-        check(true, &[all.clone(), some.clone()], 0, "BGP not established with 192.0.2.3");
-        check(true, &[some.clone()], 29, "BGP not established with 192.0.2.3");
-        check(true, &[some], 30, "available");
-        check(true, &[nobody.clone()], 299, "BGP not established with 192.0.2.2,192.0.2.3");
-        check(true, &[nobody], 300, "available");
-        check(true, &[recovering.clone()], 29, "graceful restart in progress");
-        check(true, &[recovering], 30, "available");
-        check(true, &[silent.clone()], 299, "bgp-speaker on bird.ctl: Connection refused");
-        check(true, &[silent], 300, "available");
-        check(false, &[all], 299, "Felix is not ready");
-        check(false, &[none], 300, "available");
+        check(true, &[&none], 0, "available");
+        check(true, &[&all, &all], 0, "available");
+        check(true, &[&all, &some], 0, "BGP not established with 192.0.2.3");
+        check(true, &[&some], 29, "BGP not established with 192.0.2.3");
+        check(true, &[&some], 30, "available");
+        check(true, &[&nobody], 299, "BGP not established with 192.0.2.2,192.0.2.3");
+        check(true, &[&nobody], 300, "available");
+        check(true, &[&recovering], 29, "graceful restart in progress");
+        check(true, &[&recovering], 30, "available");
+        check(true, &[&silent], 299, "bgp-speaker on bird.ctl: Connection refused");
+        check(true, &[&silent], 300, "available");
+        check(false, &[&all], 299, "Felix is not ready");
+        check(false, &[&none], 300, "available");
         check(true, &[], 0, "available");
     }
 

@@ -1,10 +1,11 @@
 //! What Kubernetes' installer says of the cluster: which one it was, and the pods' networks.
 
-use calico_datastore::{Error, Store};
+use calico_datastore::Error;
 use ipnet::IpNet;
 use tracing::{debug, warn};
 
-use super::patience::Patience;
+use super::Site;
+use super::patience::{Patience, bounded};
 
 const NAMESPACE: &str = "kube-system";
 
@@ -21,19 +22,19 @@ pub(crate) struct Installer {
 ///
 /// # Errors
 /// None that waiting helps against.
-pub(crate) async fn installer(kubernetes: Option<&Store>, patience: &mut Patience<'_>) -> Result<Installer, Error> {
-    let Some(kubernetes) = kubernetes else { return Ok(Installer::default()) };
-    if let Some(texts) = config_map(kubernetes, "kubeadm-config", patience).await? {
+pub(crate) async fn installer(site: &Site, patience: &mut Patience<'_>) -> Result<Installer, Error> {
+    if let Some(texts) = config_map(site, "kubeadm-config", patience).await? {
         let text = texts.get("ClusterConfiguration").map(String::as_str).unwrap_or_default();
         return Ok(Installer { word: Some("kubeadm"), pod_subnets: pod_subnets(text) });
     }
-    let rancher = config_map(kubernetes, "full-cluster-state", patience).await?.is_some();
+    let rancher = config_map(site, "full-cluster-state", patience).await?.is_some();
     Ok(Installer { word: rancher.then_some("rancher"), pod_subnets: Vec::new() })
 }
 
 type Texts = std::collections::BTreeMap<String, String>;
 
-async fn config_map(kubernetes: &Store, name: &str, patience: &mut Patience<'_>) -> Result<Option<Texts>, Error> {
+async fn config_map(site: &Site, name: &str, patience: &mut Patience<'_>) -> Result<Option<Texts>, Error> {
+    let Some(kubernetes) = &site.kubernetes else { return Ok(None) };
     let read = || async {
         match kubernetes.backend().config_map(NAMESPACE, name).await {
             Err(Error::Unauthorized(reason)) => {
@@ -43,7 +44,15 @@ async fn config_map(kubernetes: &Store, name: &str, patience: &mut Patience<'_>)
             other => other,
         }
     };
-    patience.until_answered("read what the cluster's installer left", read).await
+    if site.in_kubernetes() {
+        return patience.until_answered("read what the cluster's installer left", read).await;
+    }
+    // The store is elsewhere, and can do without Kubernetes.
+    let answer = bounded(kubernetes, read()).await;
+    Ok(answer.unwrap_or_else(|error| {
+        warn!(name, %error, "ConfigMap cannot be read, the installer's pod network is not known");
+        None
+    }))
 }
 
 /// `networking.podSubnet` of kubeadm's configuration: one network, or one of each family.

@@ -58,7 +58,7 @@ pub(super) async fn default_resources(site: &Site, patience: &mut Patience<'_>) 
     let bgp = BGPConfiguration::new(name(), BGPConfigurationSpec::default());
     create_unless_there(&site.store, &bgp, patience).await?;
     // With host-local IPAM there are no records of ours, nor settings of them.
-    if site.config.node.use_pod_cidr && site.in_kubernetes() {
+    if site.use_pod_cidr {
         return Ok(());
     }
     create_unless_there(&site.store, &IPAMConfiguration::new(name(), IPAMConfigurationSpec::default()), patience).await

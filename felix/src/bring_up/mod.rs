@@ -44,6 +44,8 @@ pub(crate) struct Site {
     pub(crate) name: String,
     /// Where Calico's resources are.
     pub(crate) store: Store,
+    /// Whether pods have addresses of their node's pod CIDR (`USE_POD_CIDR`), and there are no records of IPAM.
+    pub(crate) use_pod_cidr: bool,
     /// Kubernetes' API, if there is one: the same store, or another beside it.
     pub(crate) kubernetes: Option<Store>,
 }
@@ -79,7 +81,7 @@ pub(crate) async fn bring_up(site: &Site, patience: &mut Patience<'_>) -> anyhow
 
     patience.progress("writing the node");
     let Registered { addresses, interfaces, notes } = loop {
-        match register(site, Occasion::Start).await {
+        match register(site, Occasion::Start, None).await {
             Ok(registered) => break registered,
             Err(error) if error.may_pass() => patience.pause("register the node", &error).await,
             Err(error) => return Err(error.into()),
@@ -89,7 +91,7 @@ pub(crate) async fn bring_up(site: &Site, patience: &mut Patience<'_>) -> anyhow
     notes.iter().for_each(Note::log);
 
     patience.progress("preparing the datastore");
-    let installer = cluster::installer(site.kubernetes.as_ref(), patience).await?;
+    let installer = cluster::installer(site, patience).await?;
     let mut words = config.node.cluster_type.clone();
     words.extend(installer.word.map(str::to_owned));
     patience

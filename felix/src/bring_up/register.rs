@@ -101,19 +101,33 @@ pub(crate) struct Registered {
 ///
 /// At the start a Node that is not there is made, where the store lets us; later that is left to another start.
 ///
+/// `known` is the Node as a watch last showed it, so that it need not be read where nothing has changed.
+///
 /// # Errors
 /// See [`RegisterError`].
-pub(crate) async fn register(site: &Site, occasion: Occasion) -> Result<Registered, RegisterError> {
+pub(crate) async fn register(
+    site: &Site,
+    occasion: Occasion,
+    mut known: Option<Node>,
+) -> Result<Registered, RegisterError> {
     let key = Key::named(Kind::Node, &site.name);
     let settings = &site.config.node;
     let failed = |what| move |error| RegisterError::Store { what, error };
     let reached = [reached(&settings.ipv4, true).await, reached(&settings.ipv6, false).await];
     for _ in 0..TRIES {
-        let stored = match bounded(&site.store, site.store.get::<NodeSpec>(&key)).await {
-            Ok(node) => Some(node),
-            Err(Error::NotFound(_)) if occasion == Occasion::Start => None,
-            Err(Error::NotFound(_)) => return Err(RegisterError::Gone(site.name.clone())),
-            Err(error) => return Err(failed("read the node")(error)),
+        let stored = match known.take() {
+            Some(node) => Some(node),
+            None => match bounded(&site.store, site.store.get::<NodeSpec>(&key)).await {
+                Ok(node) => Some(node),
+                // Before anything is detected: kubectl is where it has to be looked at.
+                Err(Error::NotFound(_)) if occasion == Occasion::Start && site.in_kubernetes() => {
+                    let reason = "Kubernetes makes its nodes itself, when their kubelets register".to_owned();
+                    return Err(RegisterError::NoNode { name: site.name.clone(), reason });
+                }
+                Err(Error::NotFound(_)) if occasion == Occasion::Start => None,
+                Err(Error::NotFound(_)) => return Err(RegisterError::Gone(site.name.clone())),
+                Err(error) => return Err(failed("read the node")(error)),
+            },
         };
         let internal = internal_addresses(site, stored.as_ref()).await.map_err(failed("read the Kubernetes node"))?;
         let interfaces = interfaces().map_err(RegisterError::Interfaces)?;

@@ -38,8 +38,6 @@ pub(crate) struct NodeSettings {
     pub(crate) cluster_type: Vec<String>,
     /// `CALICO_SHUTDOWN_TIMESTAMP_FILE`.
     pub(crate) shutdown_file: PathBuf,
-    /// `USE_POD_CIDR`: pods have addresses of their node's pod CIDR, and IPAM's records are not there.
-    pub(crate) use_pod_cidr: bool,
     /// The default pools to be made where a family has none: IPv4, IPv6. `None` with `NO_DEFAULT_POOLS`.
     pub(crate) pools: Option<[DefaultPool; 2]>,
 }
@@ -265,7 +263,6 @@ impl NodeSettings {
             ),
             cluster_type: words.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect(),
             shutdown_file: path("CALICO_SHUTDOWN_TIMESTAMP_FILE", "/var/lib/calico/shutdownTS"),
-            use_pod_cidr: variables.text("USE_POD_CIDR").is_some_and(|text| text.parse() == Ok(true) || text == "1"),
             pools,
         };
         match ConfigError::all(variables.errors.into_inner()) {
