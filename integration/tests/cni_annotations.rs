@@ -115,6 +115,41 @@ fn pods_get_the_addresses_that_annotations_ask_for_and_show_them() -> Result<()>
 }
 
 #[test]
+fn limits_and_foreign_sources_stand_in_the_endpoint_and_only_sources_can_keep_a_pod_from_starting() -> Result<()> {
+    let net = Net::new(StoreKind::Kubernetes)?;
+    let node = net.node("east")?;
+    node.apply(POOLS)?;
+    node.start_felix()?;
+    let pod = sandbox(&node, "limited", json!({ "allowedSourcePrefixes": "[\"10.9.0.0/16\", \"192.0.2.7\"]" }))?;
+    let path = "/api/v1/namespaces/default/pods/limited";
+    server(&net, |server| {
+        let mut object = server.request("GET", path, &Value::Null)?;
+        let annotations = &mut object["metadata"]["annotations"];
+        annotations["qos.projectcalico.org/ingressBandwidth"] = json!("10M");
+        annotations["qos.projectcalico.org/egressPacketRate"] = json!("1M");
+        annotations["kubernetes.io/egress-bandwidth"] = json!("as much as you can");
+        server.request("PUT", path, &object).map(drop)
+    })?;
+    pod.add()?;
+    pod.ping(node.address().into())?;
+    let text = node.calicoctl(&["get", "workloadendpoint", "--namespace", "default", "--output", "json"])?;
+    let list: Value = serde_json::from_str(&text)?;
+    let endpoint = list["items"].as_array().and_then(|items| items.iter().find(|one| one["spec"]["pod"] == "limited"));
+    let spec = &endpoint.context("no endpoint")?["spec"];
+    ensure!(spec["allowSpoofedSourcePrefixes"] == json!(["10.9.0.0/16", "192.0.2.7/32"]), "{spec:#}");
+    let limits = json!({ "ingressBandwidth": 10_000_000, "ingressBurst": 4_294_967_296_u64,
+        "egressPacketRate": 10_000, "egressPacketBurst": 5 });
+    ensure!(spec["qosControls"] == limits, "{spec:#}");
+    let log = node.last_lines("felix");
+    ensure!(log.contains("as much as you can") && log.contains("counts as 10000"), "{log}");
+
+    let wrong = sandbox(&node, "wrong", json!({ "allowedSourcePrefixes": "10.9.0.0/16" }))?;
+    let error = wrong.add().err().context("ADD was to fail")?.to_string();
+    ensure!(error.contains("allowedSourcePrefixes") && error.contains("JSON list"), "{error}");
+    node.check()
+}
+
+#[test]
 fn gc_clears_the_annotations_of_a_pod_whose_sandbox_is_forgotten_and_of_no_other() -> Result<()> {
     let net = Net::new(StoreKind::Kubernetes)?;
     let node = net.node("east")?;

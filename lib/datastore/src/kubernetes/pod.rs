@@ -110,7 +110,7 @@ pub(super) fn decode(object: Value, interface_prefix: &str) -> Seen {
         profiles,
         interface_name: pod_interface_name(interface_prefix, &namespace, &name),
         ports: ports(&pod),
-        allow_spoofed_source_prefixes: list_note(&pod, ALLOWED_PREFIXES),
+        allow_spoofed_source_prefixes: sources(&pod),
         // What is wrong with them the agent tells once, when the pod is connected.
         qos_controls: QosControls::read(|name| annotation(&pod, name)).0.and_then(|qos| serde_json::to_value(qos).ok()),
         ..WorkloadEndpointSpec::default()
@@ -178,6 +178,13 @@ fn list_note(pod: &Pod, name: &str) -> Vec<String> {
         warn!(pod = ?pod.metadata.name, annotation = name, %error, "annotation of a pod ignored: it is not a JSON list of texts");
         Vec::new()
     })
+}
+
+/// The networks that the pod may send from beside its own addresses; the agent refuses a pod with one that is none.
+fn sources(pod: &Pod) -> Vec<String> {
+    let listed = list_note(pod, ALLOWED_PREFIXES);
+    let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    listed.iter().filter_map(network).map(|network: IpNet| network.to_string()).collect()
 }
 
 /// Floating addresses, each for the pod's address of its family.
@@ -298,11 +305,11 @@ mod tests {
         let annotations = &mut pod["metadata"]["annotations"];
         annotations["qos.projectcalico.org/ingressPacketRate"] = json!("100");
         annotations["kubernetes.io/egress-bandwidth"] = json!("never");
-        annotations["cni.projectcalico.org/allowedSourcePrefixes"] = json!("[\"10.9.0.0/16\"]");
+        annotations["cni.projectcalico.org/allowedSourcePrefixes"] = json!("[\"10.9.0.0/16\", \"fd00::1\", \"x\"]");
         let endpoint = endpoint(pod);
         let limits = json!({"ingressPacketRate": 100, "ingressPacketBurst": 5});
         assert_eq!(endpoint.spec.qos_controls, Some(limits));
-        assert_eq!(endpoint.spec.allow_spoofed_source_prefixes, ["10.9.0.0/16"]);
+        assert_eq!(endpoint.spec.allow_spoofed_source_prefixes, ["10.9.0.0/16", "fd00::1/128"]);
         assert_eq!(endpoint.metadata.annotations["kubernetes.io/egress-bandwidth"], "never", "for the agent to tell");
     }
 
