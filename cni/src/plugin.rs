@@ -81,7 +81,7 @@ fn help(plugin: &Plugin) -> String {
 
 /// Said to `-upgrade`.
 const UPGRADE: &str = "nothing to do here: felix takes over the addresses of host-local (/var/lib/cni/networks/k8s-pod-network) \
-                       itself, when it starts and before it serves the first pod";
+                       itself, before it serves the first pod, if it is started with UPGRADE_HOST_LOCAL=true";
 
 /// How long `-t` may take.
 const TEST: Duration = Duration::from_secs(2);

@@ -46,6 +46,7 @@ fn parameters() -> String {
          CALICO_SHUTDOWN_TIMESTAMP_FILE\n      where the time of a stop on purpose is kept; /var/lib/calico/shutdownTS\n  \
          CLUSTER_TYPE\n      comma list of words for ClusterInformation\n  \
          USE_POD_CIDR\n      pods have addresses of their node's pod CIDR, by host-local\n  \
+         UPGRADE_HOST_LOCAL\n      true: addresses that host-local gave become addresses of IPAM, before the first pod is served\n  \
          CALICO_NETWORKING_BACKEND\n      bird, vxlan or none\n  \
          DISABLE_NODE_IP_CHECK\n      do not look for other nodes with its addresses\n  \
          NO_DEFAULT_POOLS, CALICO_IPV4POOL_CIDR, CALICO_IPV6POOL_CIDR, …_BLOCK_SIZE, …_IPIP, …_VXLAN, …_NAT_OUTGOING,\n  \

@@ -291,11 +291,13 @@ async fn serve(
         }
     };
     // Nobody is served before the addresses that another plugin gave are known.
-    tokio::select! {
-        () = takeover::run(&agent, Path::new(takeover::FOLDER)) => {}
-        signal = terminated() => {
-            info!(signal, "Felix stops");
-            return Ok(Ending::Stopped);
+    if takeover::is_wanted(|key| std::env::var(key).ok()) {
+        tokio::select! {
+            () = takeover::run(&agent, Path::new(takeover::FOLDER)) => {}
+            signal = terminated() => {
+                info!(signal, "Felix stops");
+                return Ok(Ending::Stopped);
+            }
         }
     }
     listener.serve(agent, stop).await;

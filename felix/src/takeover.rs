@@ -2,7 +2,8 @@
 //! ipam-cni-datastore.md §4.17)?
 //!
 //! They are written into IPAM under their containers' handles, before the agent serves its first request: no pod can be
-//! given an address that another one has. Then `host-local`'s folder goes. A node without the folder loses no time.
+//! given an address that another one has. Then `host-local`'s folder goes. It is done only where `UPGRADE_HOST_LOCAL` asks for
+//! it: the folder may be in use as well, by a network whose configuration has `host-local` as IPAM and means to keep it.
 //!
 //! Departs from Calico, where an init container does it (`calico-ipam -upgrade`), sets the whole cluster's `datastoreReady`
 //! to false meanwhile and deletes the plugins: here the plugins hold no credential and get no address without the agent,
@@ -33,6 +34,19 @@ pub(crate) const FOLDER: &str = "/var/lib/cni/networks/k8s-pod-network";
 const NETWORK: &str = "k8s-pod-network";
 /// The pauses between attempts at a store that does not answer: from the first, doubling, to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Whether the node is to change over.
+pub(crate) fn is_wanted(get: impl Fn(&str) -> Option<String>) -> bool {
+    let text = get("UPGRADE_HOST_LOCAL").unwrap_or_default();
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "t" | "1" => true,
+        "" | "false" | "f" | "0" => false,
+        text => {
+            warn!(text, "UPGRADE_HOST_LOCAL is neither true nor false; the addresses of host-local are left alone");
+            false
+        }
+    }
+}
 
 /// Takes over what is in the folder; returns when no address is left that IPAM could still be told of.
 pub(crate) async fn run(agent: &Agent, folder: &Path) {

@@ -15,6 +15,12 @@ fn holder(node: &Node<'_>, address: &str) -> Result<String> {
     node.calicoctl(&["ipam", "show", "--ip", address])
 }
 
+/// Felix, told to take over.
+fn start(node: &Node<'_>) -> Result<()> {
+    node.start("felix", &[("UPGRADE_HOST_LOCAL", "true")])?;
+    node.ready("felix", 9099)
+}
+
 #[test]
 fn the_addresses_of_host_local_are_its_pods_when_the_first_new_pod_comes() -> Result<()> {
     let net = Net::new(StoreKind::Sqlite)?;
@@ -29,7 +35,11 @@ fn the_addresses_of_host_local_are_its_pods_when_the_first_new_pod_comes() -> Re
     for (name, content) in [("lock", ""), ("last_reserved_ip.0", "10.244.1.2"), ("10.244.1.3", "")] {
         fs::write(folder.join(name), content)?;
     }
+    // It may be in use: without being told felix leaves it alone.
     node.start_felix()?;
+    ensure!(holder(&node, "10.244.1.1")?.contains("is not assigned") && folder.join("10.244.1.1").exists());
+    node.terminate("felix")?;
+    start(&node)?;
     // Twelve of sixteen are left, that of the broken file among them; none of the three is given again.
     let pod = node.pod("new")?;
     ensure!(!["10.244.1.0", "10.244.1.1", "10.244.1.2"].contains(&pod.address()?.to_string().as_str()));
@@ -62,7 +72,7 @@ fn the_addresses_of_host_local_are_its_pods_when_the_first_new_pod_comes() -> Re
     // With nothing left that IPAM does not know of the folder goes.
     node.terminate("felix")?;
     fs::remove_file(folder.join("192.168.7.7"))?;
-    node.start_felix()?;
+    start(&node)?;
     wait::becomes(PATIENCE, "host-local's folder is gone", || Ok(!folder.exists()))?;
     node.check()
 }

@@ -102,6 +102,7 @@ const VARIABLES: &[(&str, Use)] = &[
     ("K8S_CURRENT_CONTEXT", Use::Read),
     ("CALICO_API_GROUP", Use::Read),
     ("USE_POD_CIDR", Use::Read),
+    ("UPGRADE_HOST_LOCAL", Use::Read),
     // Of bgp-speaker, which is often given the same.
     ("CALICO_ROUTER_ID", Use::Read),
     ("CALICO_ADVERTISE_CLUSTER_IPS", Use::Read),
