@@ -24,6 +24,7 @@ pub(crate) fn programs(profile: Profile) -> Result<()> {
             "--package=felix",
             "--package=bgp-speaker",
             "--package=calicoctl",
+            "--package=calico-node",
             "--package=ipam-controller",
             "--package=integration",
             "--bins",
