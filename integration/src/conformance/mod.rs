@@ -5,7 +5,7 @@
 
 mod crud;
 mod faults;
-mod samples;
+pub mod samples;
 mod watches;
 
 use std::time::Duration;
