@@ -33,6 +33,8 @@ pub enum Command {
     InstallCni(InstallOptions),
     /// Does nothing: felix itself marks the node as out of service when it is told to stop
     Shutdown,
+    /// Does nothing until it is told to stop: what is left of the uninstall manifest's pod when its node is clean
+    Stay,
 }
 
 /// Which daemons to ask what.
