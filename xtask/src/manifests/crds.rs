@@ -191,4 +191,71 @@ mod tests {
         assert!(files(Group::Classic).contains_key("ipamconfigs.crd.projectcalico.org.yaml"));
         assert!(files(Group::Native).contains_key("ipamconfigurations.projectcalico.org.yaml"));
     }
+
+    /// Learns which fields a type reads, and reads none.
+    struct Fields(&'static [&'static str]);
+
+    impl<'de> serde::Deserializer<'de> for &mut Fields {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_struct<V: serde::de::Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0 = fields;
+            Err(serde::de::Error::custom("only the fields were asked for"))
+        }
+
+        fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("not a struct"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    #[track_caller]
+    fn has_the_fields_of<S: calico_api::Spec>() {
+        let mut fields = Fields(&[]);
+        drop(S::deserialize(&mut fields));
+        let read: std::collections::BTreeSet<&str> = fields.0.iter().copied().collect();
+        assert!(!read.is_empty(), "{}: no fields", S::KIND);
+        for native in [false, true] {
+            let schema = schema::spec(S::KIND, native);
+            let known: std::collections::BTreeSet<&str> =
+                schema["properties"].as_object().into_iter().flatten().map(|(name, _)| &**name).collect();
+            if schema["x-kubernetes-preserve-unknown-fields"] == true {
+                assert!(known.is_subset(&read), "{}: {:?} are read by nobody", S::KIND, known.difference(&read));
+            } else {
+                assert_eq!(known, read, "{}", S::KIND);
+            }
+        }
+    }
+
+    #[test]
+    fn a_definition_has_the_fields_that_are_read_and_no_others() {
+        use calico_api::*;
+        has_the_fields_of::<BGPConfigurationSpec>();
+        has_the_fields_of::<BGPFilterSpec>();
+        has_the_fields_of::<BGPPeerSpec>();
+        has_the_fields_of::<BlockAffinitySpec>();
+        has_the_fields_of::<CalicoNodeStatusSpec>();
+        has_the_fields_of::<ClusterInformationSpec>();
+        has_the_fields_of::<GlobalNetworkPolicySpec>();
+        has_the_fields_of::<HostEndpointSpec>();
+        has_the_fields_of::<IPAMBlockSpec>();
+        has_the_fields_of::<IPAMConfigurationSpec>();
+        has_the_fields_of::<IPAMHandleSpec>();
+        has_the_fields_of::<IPPoolSpec>();
+        has_the_fields_of::<IPReservationSpec>();
+        has_the_fields_of::<NetworkPolicySpec>();
+        has_the_fields_of::<NetworkSetSpec>();
+        has_the_fields_of::<StagedGlobalNetworkPolicySpec>();
+        has_the_fields_of::<StagedNetworkPolicySpec>();
+        has_the_fields_of::<TierSpec>();
+    }
 }

@@ -113,9 +113,12 @@ mod tests {
 
     #[test]
     fn objects_are_found_by_kind_and_name() {
-        let was = "kind: A\nmetadata: {name: x}\n---\nkind: B\nmetadata: {name: x, namespace: n}\nspec: {a: 1}\n";
+        let was = "kind: A\nmetadata: {name: x}\n---\nkind: B\nmetadata: {name: x, namespace: there}\nspec: {a: 1}\n";
         let patch = between(was, &was.replace("a: 1", "a: 2")).unwrap().unwrap();
-        assert!(patch.contains("kind: B") && patch.contains("namespace: n") && !patch.contains("kind: A"), "{patch}");
+        assert!(
+            patch.contains("kind: B") && patch.contains("namespace: there") && !patch.contains("kind: A"),
+            "{patch}"
+        );
         assert_eq!(between(was, was).unwrap(), None);
         let patch = between(was, "kind: A\nmetadata: {name: x}\n").unwrap().unwrap();
         assert!(patch.contains("$patch: delete") && patch.contains("kind: B"), "{patch}");
