@@ -19,6 +19,7 @@ const VARIANTS: &[(&str, &[&str], Option<&str>)] = &[
     ("mesh", &[], Some("ocicat.yaml")),
     ("etcd", &["datastore=etcd"], Some("ocicat-etcd.yaml")),
     ("reflector", &["reflector.enabled=true"], None),
+    ("upgrade-host-local", &["upgradeHostLocal=true"], None),
     ("native-crds", &["nativeCRDs=true"], Some("ocicat-v3-crds.yaml")),
 ];
 
@@ -88,6 +89,18 @@ fn the_charts_values_go_where_they_belong() -> Result<()> {
         "{:#}",
         etcd["Secret calico-etcd-secrets"]
     );
+    Ok(())
+}
+
+#[test]
+fn the_mesh_ends_after_the_sessions_with_reflectors_began() -> Result<()> {
+    let text = objects::render_overlay("kustomize/overlays/reflector")?;
+    let at = |kind: &str| text.find(&format!("\nkind: {kind}\n")).with_context(|| format!("there is no {kind}"));
+    ensure!(at("BGPPeer")? < at("BGPConfiguration")?, "kubectl would end the mesh first");
+    // Helm has an order of its own, and so a step between.
+    let between = helm(&["reflector.enabled=true", "reflector.keepMesh=true"])?;
+    ensure!(between.contains_key("BGPPeer peer-with-route-reflectors"), "no peer");
+    ensure!(!between.contains_key("BGPConfiguration default"), "the mesh ends too early");
     Ok(())
 }
 

@@ -53,11 +53,16 @@ pub(crate) fn output(mut command: Command, input: Option<&str>) -> Result<String
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What `kubectl kustomize` makes of a folder below `manifests`.
-pub(crate) fn kustomize(path: &str) -> Result<Objects> {
+/// What `kubectl kustomize` prints of a folder below `manifests`.
+pub(crate) fn render_overlay(path: &str) -> Result<String> {
     let mut command = Command::new(&programs()?.0);
     command.arg("kustomize").arg(workspace().join("manifests").join(path));
-    parse(&output(command, None)?)
+    output(command, None)
+}
+
+/// The objects of a folder below `manifests`.
+pub(crate) fn kustomize(path: &str) -> Result<Objects> {
+    parse(&render_overlay(path)?)
 }
 
 /// What `helm template` prints with these values.

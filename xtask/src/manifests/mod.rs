@@ -28,6 +28,7 @@ const WHOLE: &[&str] =
 /// What the chart asks for each variant.
 const CONDITIONS: &[(&str, &str)] = &[
     ("etcd", "eq .Values.datastore \"etcd\""),
+    ("host-local", ".Values.upgradeHostLocal"),
     ("native", "and .Values.nativeCRDs (ne .Values.datastore \"etcd\")"),
     ("passwords", ".Values.bgpPasswordSecrets"),
     ("reflector", "and .Values.reflector.enabled (ne .Values.datastore \"etcd\")"),
@@ -158,8 +159,9 @@ fn kustomize(source: &Source, files: &mut Files) -> Result<()> {
     files.insert(base.join("kustomization.yaml"), kustomization("Kustomization", &[], names, &[]));
 
     // What is there twice in Kustomize's terms: the reflectors' resources in the other group.
-    let components: [(&str, &[&str]); 5] = [
+    let components: [(&str, &[&str]); 6] = [
         ("etcd", &["etcd"]),
+        ("host-local", &["host-local"]),
         ("native", &["native"]),
         ("passwords", &["passwords"]),
         ("reflector", &["reflector"]),
