@@ -1,7 +1,7 @@
 //! Create, read, update, delete, and who wins.
 
 use calico_api::{CalicoNodeStatusSpec, IPPool, IPPoolSpec, Key, Kind, ObjectMeta, Owner, TierSpec};
-use calico_datastore::{Entry, Error, Filter, Revision, ensure_initialized};
+use calico_datastore::{Entry, Error, Filter, Revision, Write, ensure_initialized};
 use serde_json::{Value, json};
 
 use super::Subject;
@@ -94,6 +94,56 @@ pub async fn what_exists_is_not_created_again(subject: &impl Subject) {
         assert_eq!(backend.get(&sample.key).await.unwrap().revision, created.revision);
         backend.delete(&sample.key, None).await.unwrap();
     }
+}
+
+/// Writes that belong together are made together: where the store can, all or none; elsewhere in their order.
+pub async fn a_commit_makes_its_writes_and_names_the_one_that_fails(subject: &impl Subject) {
+    let backend = subject.store().backend();
+    let kinds = [Kind::IPAMHandle, Kind::IPAMBlock, Kind::IPPool];
+    let [handle, block, pool] = kinds.map(|kind| sample(kind, "commit", 1));
+    for sample in [&handle, &block, &pool] {
+        clear(subject, &sample.key).await;
+    }
+    let create = |sample: &super::Sample| Write::Create { key: sample.key.clone(), value: sample.first.clone() };
+    let revisions = backend.commit(vec![create(&block), create(&pool)]).await.unwrap();
+    for (sample, revision) in [&block, &pool].into_iter().zip(&revisions) {
+        let read = backend.get(&sample.key).await.unwrap();
+        assert_holds(&read.value, &sample.first);
+        assert_eq!(read.revision, *revision);
+    }
+
+    let update = |sample: &super::Sample, revision: &Revision| Write::Update {
+        key: sample.key.clone(),
+        value: sample.second.clone(),
+        revision: revision.clone(),
+    };
+    let delete = |key: &Key, revision: &Revision| Write::Delete { key: key.clone(), revision: revision.clone() };
+    // A creation, a replacement and a deletion; the middle one at a revision that is not its own.
+    let stale = vec![create(&handle), update(&block, &Revision("1".to_owned())), delete(&pool.key, &revisions[1])];
+    let failed = backend.commit(stale).await.unwrap_err();
+    assert!(matches!(&failed, Error::Conflict(key) if *key == block.key), "{failed}");
+    assert_eq!(backend.get(&block.key).await.unwrap().revision, revisions[0], "the one that failed");
+    assert_eq!(backend.get(&pool.key).await.unwrap().revision, revisions[1], "what comes after it");
+    match backend.get(&handle.key).await {
+        Err(Error::NotFound(_)) => {}
+        Ok(_) if !backend.is_atomic() => clear(subject, &handle.key).await,
+        other => panic!("all or none: {other:?}"),
+    }
+    let good = vec![create(&handle), update(&block, &revisions[0]), delete(&pool.key, &revisions[1])];
+    let done = backend.commit(good).await.unwrap();
+    assert_eq!(done[2], revisions[1], "what was deleted");
+    let read = backend.get(&block.key).await.unwrap();
+    assert_eq!(read.revision, done[1]);
+    assert_holds(&read.value, &block.second);
+    assert_eq!(backend.get(&handle.key).await.unwrap().revision, done[0]);
+
+    let again = backend.commit(vec![update(&block, &done[1]), create(&handle)]).await.unwrap_err();
+    assert!(matches!(&again, Error::AlreadyExists(key) if *key == handle.key), "{again}");
+    let absent = backend.commit(vec![delete(&pool.key, &revisions[1])]).await.unwrap_err();
+    assert!(matches!(&absent, Error::NotFound(key) if *key == pool.key), "{absent}");
+    assert_eq!(backend.commit(Vec::new()).await.unwrap(), []);
+    clear(subject, &handle.key).await;
+    clear(subject, &block.key).await;
 }
 
 /// Every operation says that there is nothing.

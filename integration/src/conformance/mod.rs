@@ -63,6 +63,7 @@ macro_rules! conformance {
         $crate::conformance! { $subject =>
             every_kind_is_created_read_listed_updated_and_deleted
             what_exists_is_not_created_again
+            a_commit_makes_its_writes_and_names_the_one_that_fails
             what_is_absent_is_neither_read_updated_nor_deleted
             of_several_writers_of_one_revision_one_wins
             a_delete_of_an_old_revision_deletes_nothing

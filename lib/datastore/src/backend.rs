@@ -63,6 +63,8 @@ pub enum Filter {
     Namespace(String),
     /// Those that belong to a node: affinities of the owner `host:<node>`, workload endpoints on it, the node itself.
     Node(String),
+    /// Of profiles those that stand for namespaces, and not those of service accounts, which are many more.
+    Namespaces,
     /// The one of this name. Kubernetes is asked for no other, so that a role with `resourceNames` is enough.
     Named {
         /// Its namespace, for namespaced kinds.
@@ -92,23 +94,25 @@ impl Filter {
                 // A second dash is one inside the name of another node.
                 .is_some_and(|rest| !rest.starts_with('-')),
             (Self::Node(node), Key::Named { kind: Kind::Node, name, .. }) => name == node,
+            (Self::Namespaces, Key::Named { kind: Kind::Profile, name, .. }) => name.starts_with("kns."),
             (Self::Named { namespace, name }, Key::Named { namespace: its, name: called, .. }) => {
                 called == name && its == namespace
             }
-            (Self::Node(_) | Self::Named { .. }, _) => false,
+            (Self::Node(_) | Self::Namespaces | Self::Named { .. }, _) => false,
         }
     }
 
     /// Whether it has a meaning for the kind.
     ///
     /// # Errors
-    /// [`Error::NotSupported`] if resources of the kind belong to no node, or have no namespace or need one, or no name.
+    /// [`Error::NotSupported`] if resources of the kind belong to no node, stand for no namespace, or have no namespace or need one, or no name.
     pub fn check(&self, kind: Kind, operation: &'static str) -> Result<()> {
         let reason = match self {
             Self::Namespace(_) if !kind.namespaced() => "it has no namespaces",
             Self::Node(_) if !matches!(kind, Kind::BlockAffinity | Kind::WorkloadEndpoint | Kind::Node) => {
                 "it belongs to no node"
             }
+            Self::Namespaces if kind != Kind::Profile => "it does not stand for a namespace",
             Self::Named { .. } if matches!(kind, Kind::IPAMBlock | Kind::BlockAffinity | Kind::IPAMHandle) => {
                 "its key is more than a name"
             }
@@ -139,6 +143,57 @@ pub struct NodeCondition {
     /// The present time (RFC 3339).
     pub now: String,
 }
+
+/// One of several writes that belong together.
+#[derive(Clone, PartialEq)]
+pub enum Write {
+    /// Stores a value where there is none.
+    Create {
+        /// Where.
+        key: Key,
+        /// What.
+        value: Value,
+    },
+    /// Replaces the value that has this revision.
+    Update {
+        /// Where.
+        key: Key,
+        /// By what.
+        value: Value,
+        /// What is replaced.
+        revision: Revision,
+    },
+    /// Deletes the value that has this revision.
+    Delete {
+        /// Where.
+        key: Key,
+        /// What is deleted.
+        revision: Revision,
+    },
+}
+
+impl Write {
+    /// What it writes.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Create { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
+        }
+    }
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be secret, and are long.
+        match self {
+            Self::Create { key, .. } => write!(f, "create {key}"),
+            Self::Update { key, revision, .. } => write!(f, "update {key} at {revision}"),
+            Self::Delete { key, revision } => write!(f, "delete {key} at {revision}"),
+        }
+    }
+}
+
+/// The most writes that [`Backend::commit`] takes: an etcd as it is installed allows 128 operations in a transaction.
+pub const COMMIT_LIMIT: usize = 128;
 
 /// All resources of a kind at one revision.
 #[derive(Clone, Debug, Default)]
@@ -235,6 +290,30 @@ pub trait Backend: Send + Sync + fmt::Debug {
     async fn set_node_condition(&self, node: &str, condition: &NodeCondition) -> Result<bool> {
         let _ = (node, condition);
         Ok(false)
+    }
+
+    /// Whether [`Self::commit`] makes all of its writes or none.
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
+    /// Makes several writes, of different keys and at most [`COMMIT_LIMIT`], and returns the revisions of what was written
+    /// (of a deletion: what was deleted). All or none where [`Self::is_atomic`]; elsewhere one after the other, as far as the
+    /// first that fails.
+    ///
+    /// # Errors
+    /// As of the single writes; the error has the key of the one that failed.
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Revision>> {
+        let mut revisions = Vec::with_capacity(writes.len());
+        for write in writes {
+            let entry = match write {
+                Write::Create { key, value } => self.create(&key, value).await?,
+                Write::Update { key, value, revision } => self.update(&key, value, &revision).await?,
+                Write::Delete { key, revision } => self.delete(&key, Some(&revision)).await?,
+            };
+            revisions.push(entry.revision);
+        }
+        Ok(revisions)
     }
 
     /// Resolves when a failure of this store may have passed, so that it is asked again at once; it is made before the

@@ -18,7 +18,9 @@ mod store;
 mod value;
 pub mod watch;
 
-pub use backend::{Backend, Change, Changes, Entry, Fault, Filter, Listing, NodeCondition, Revision};
+pub use backend::{
+    Backend, COMMIT_LIMIT, Change, Changes, Entry, Fault, Filter, Listing, NodeCondition, Revision, Write,
+};
 pub use config::{Config, ConfigError, EtcdConfig, KubernetesConfig, Pem, connect, connect_core};
 pub use error::Error;
 pub use initialize::{ensure_initialized, ensure_initialized_as};

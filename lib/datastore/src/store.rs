@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use calico_api::{Key, Resource, Spec};
 
-use crate::{Backend, Entry, Error, Fault, Filter, Result, Revision};
+use crate::{Backend, Entry, Error, Fault, Filter, Result, Revision, Write};
 
 /// A store of typed resources; cheap to clone.
 #[derive(Clone, Debug)]
@@ -107,6 +107,35 @@ impl Store {
     /// As [`Backend::delete`].
     pub async fn delete_key(&self, key: &Key) -> Result<()> {
         self.backend.delete(key, None).await.map(drop)
+    }
+}
+
+impl Write {
+    /// Stores a resource that is not there yet.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn create<S: Spec>(resource: &Resource<S>) -> Result<Self> {
+        let key = resource.key();
+        Ok(Self::Create { value: encode(&key, resource)?, key })
+    }
+
+    /// Replaces the version of the resource that `metadata.resource_version` names.
+    ///
+    /// # Errors
+    /// [`Error::Encode`], also if the resource has no revision.
+    pub fn update<S: Spec>(resource: &Resource<S>) -> Result<Self> {
+        let key = resource.key();
+        Ok(Self::Update { value: encode(&key, resource)?, revision: revision_of(&key, resource)?, key })
+    }
+
+    /// Deletes exactly this version of the resource.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if the resource has no revision.
+    pub fn delete<S: Spec>(resource: &Resource<S>) -> Result<Self> {
+        let key = resource.key();
+        Ok(Self::Delete { revision: revision_of(&key, resource)?, key })
     }
 }
 

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use self::connect::{PATIENCE, explain, is_compacted, refused, silent};
 use self::key::Place;
-use crate::{Backend, Changes, Entry, Error, EtcdConfig, Fault, Filter, Listing, Result, Revision, value};
+use crate::{Backend, Changes, Entry, Error, EtcdConfig, Fault, Filter, Listing, Result, Revision, Write, value};
 
 /// How many keys one request of a listing asks for.
 const PAGE: i64 = 1000;
@@ -156,6 +156,19 @@ impl Etcd {
         }
     }
 
+    /// Who a resource is stays, where an update does not say it.
+    async fn keep_identity(&self, key: &Key, value: &mut Value) -> Result<()> {
+        if value::knows_identity(key.kind(), value) {
+            return Ok(());
+        }
+        match self.get(key).await {
+            Ok(present) => value::keep_identity(value, &present.value),
+            Err(Error::Corrupt(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Why a transaction that wanted `key` at a revision did nothing.
     fn missed(key: &Key, response: &TxnResponse) -> Error {
         let there = response
@@ -246,13 +259,7 @@ impl Backend for Etcd {
         value::strip(&mut value);
         value::check_write(key, &value)?;
         let expected: i64 = expected.0.parse().map_err(|_| Error::Conflict(key.clone()))?;
-        if !value::knows_identity(key.kind(), &value) {
-            match self.get(key).await {
-                Ok(present) => value::keep_identity(&mut value, &present.value),
-                Err(Error::Corrupt(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.keep_identity(key, &mut value).await?;
         let stored = codec::encode(key, &value)?;
         let txn = Txn::new()
             .when([Compare::mod_revision(path.clone(), CompareOp::Equal, expected)])
@@ -294,6 +301,65 @@ impl Backend for Etcd {
             value: Value::Null,
             revision: at,
         }))
+    }
+
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Revision>> {
+        let Some(first) = writes.first().map(|write| write.key().clone()) else { return Ok(Vec::new()) };
+        let (mut compares, mut operations, mut looks) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut expectations, mut revisions) = (Vec::new(), Vec::new());
+        for write in writes {
+            let path = self.path(write.key())?;
+            let (key, value, expected) = match write {
+                Write::Create { key, mut value } => {
+                    value::strip(&mut value);
+                    value::check_write(&key, &value)?;
+                    value::give_identity(key.kind(), &mut value);
+                    (key, Some(value), None)
+                }
+                Write::Update { key, mut value, revision } => {
+                    value::strip(&mut value);
+                    value::check_write(&key, &value)?;
+                    self.keep_identity(&key, &mut value).await?;
+                    (key, Some(value), Some(revision))
+                }
+                Write::Delete { key, revision } => (key, None, Some(revision)),
+            };
+            compares.push(match &expected {
+                Some(expected) => {
+                    let expected: i64 = expected.0.parse().map_err(|_| Error::Conflict(key.clone()))?;
+                    Compare::mod_revision(path.clone(), CompareOp::Equal, expected)
+                }
+                None => Compare::version(path.clone(), CompareOp::Equal, 0),
+            });
+            operations.push(match &value {
+                Some(value) => TxnOp::put(path.clone(), codec::encode(&key, value)?, None),
+                None => TxnOp::delete(path.clone(), None),
+            });
+            looks.push(TxnOp::get(path, Some(GetOptions::new().with_keys_only())));
+            revisions.push(expected.clone().filter(|_| value.is_none()));
+            expectations.push((key, expected));
+        }
+        let response = self.transact(&first, Txn::new().when(compares).and_then(operations).or_else(looks)).await?;
+        if response.succeeded() {
+            let now = written(&response);
+            return Ok(revisions.into_iter().map(|deleted| deleted.unwrap_or_else(|| now.clone())).collect());
+        }
+        let found = response.op_responses().into_iter().zip(expectations);
+        let missed = found.filter_map(|(look, (key, expected))| {
+            let TxnOpResponse::Get(got) = look else { return None };
+            let at = got.kvs().first().map(|kv| revision(kv.mod_revision()));
+            match (at, expected) {
+                (Some(_), None) => Some(Error::AlreadyExists(key)),
+                (None, Some(_)) => Some(Error::NotFound(key)),
+                (Some(at), Some(expected)) if at != expected => Some(Error::Conflict(key)),
+                _ => None,
+            }
+        });
+        Err(missed.into_iter().next().unwrap_or(Error::Conflict(first)))
     }
 
     async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes> {

@@ -97,6 +97,9 @@ impl Kubernetes {
                 };
                 (one(path, query, Translate::Pod { interface_prefix: self.interface_prefix.clone() }), None)
             }
+            (Kind::Profile, Filter::Namespaces) => {
+                (one("/api/v1/namespaces".to_owned(), String::new(), Translate::Namespace), None)
+            }
             (Kind::Profile, _) => (
                 one("/api/v1/namespaces".to_owned(), String::new(), Translate::Namespace),
                 Some(one("/api/v1/serviceaccounts".to_owned(), String::new(), Translate::ServiceAccount)),

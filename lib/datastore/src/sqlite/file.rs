@@ -102,6 +102,13 @@ impl File {
         let _ = open.notify.as_ref().map(|file| file.write_all_at(b"\n", 0));
     }
 
+    /// Folds the log into the file as far as no reader needs it; a failure only leaves it for later.
+    pub(super) fn fold(&mut self) {
+        if let Some(open) = &mut self.open {
+            let _ = open.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+    }
+
     /// Makes the next use open the file anew, after a failure that a fresh connection may not have.
     pub(super) fn close(&mut self) {
         if !self.in_memory() {
@@ -179,9 +186,11 @@ fn try_open(path: &Path, deadline: Instant) -> Result<Connection, Refusal> {
     connection.busy_timeout(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))?;
     connection.set_prepared_statement_cache_capacity(16);
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // NORMAL: a power cut may undo the last commits, which then nobody's kernel remembers either, but never tears the
-    // file; a killed process loses nothing. FULL would cost an fsync a write, several a pod's start.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // FULL: what is written is on the disk when the writer hears of it, power cut or not. It costs an fsync a commit, of which
+    // a pod's start has one, while its interface is made.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The log is folded into the file when nothing else is to be done; this is for a thread that never has nothing to do.
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     connection.pragma_update(None, "cache_size", -512)?;
     let version =
         |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));

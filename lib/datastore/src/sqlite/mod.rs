@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use calico_api::{Key, Kind};
-use rusqlite::TransactionBehavior;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde_json::Value;
 
 use self::log::Row;
 use self::worker::{Failure, Worker};
-use crate::{Backend, Changes, Entry, Error, Fault, Filter, Listing, Result, Revision, value};
+use crate::{Backend, Changes, Entry, Error, Fault, Filter, Listing, Result, Revision, Write, value};
 
 /// How many superseded writes are kept for watches that are behind. A process that falls further behind lists anew,
 /// which costs less than the room that old blocks take.
@@ -119,6 +119,32 @@ fn entry(kind: Kind, row: &Row) -> std::result::Result<Entry, Fault> {
     }
 }
 
+/// One write of a transaction; the revision of what it wrote or deleted.
+fn log_write(tx: &Transaction<'_>, write: Write, keep: u64) -> Result<Revision, Failure> {
+    let row = log::current(tx, write.key())?;
+    let (previous, text, key) = match write {
+        Write::Create { key, .. } if row.is_some() => return Err(Error::AlreadyExists(key).into()),
+        Write::Create { key, value } => (0, Some(value.to_string()), key),
+        Write::Update { key, mut value, revision } => {
+            let row = expect(&key, row, Some(&revision))?;
+            keep_identity(key.kind(), &mut value, &row);
+            (row.revision, Some(value.to_string()), key)
+        }
+        Write::Delete { key, revision } => (expect(&key, row, Some(&revision))?.revision, None, key),
+    };
+    let written = log::append(tx, &key, previous, text.as_deref(), keep)?;
+    Ok(revision(if text.is_some() { written } else { previous }))
+}
+
+/// Who a resource is stays, where an update does not say it.
+fn keep_identity(kind: Kind, value: &mut Value, row: &Row) {
+    if !value::knows_identity(kind, value)
+        && let Ok(previous) = serde_json::from_slice(&row.value)
+    {
+        value::keep_identity(value, &previous);
+    }
+}
+
 /// The row, if it is there at the revision that the caller knows.
 fn expect(key: &Key, row: Option<Row>, expected: Option<&Revision>) -> Result<Row> {
     let row = row.ok_or_else(|| Error::NotFound(key.clone()))?;
@@ -179,11 +205,7 @@ impl Backend for Sqlite {
         let (number, mut value) = self
             .write(key.clone(), move |row| {
                 let row = expect(&wanted, row, Some(&expected))?;
-                if !value::knows_identity(wanted.kind(), &value)
-                    && let Ok(previous) = serde_json::from_slice(&row.value)
-                {
-                    value::keep_identity(&mut value, &previous);
-                }
+                keep_identity(wanted.kind(), &mut value, &row);
                 Ok((Some(value.to_string()), value))
             })
             .await?;
@@ -200,6 +222,33 @@ impl Backend for Sqlite {
             value: Value::Null,
             revision: revision(row.revision),
         }))
+    }
+
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Revision>> {
+        let mut ready = Vec::with_capacity(writes.len());
+        for mut write in writes {
+            if let Write::Create { key, value } | Write::Update { key, value, .. } = &mut write {
+                value::strip(value);
+                value::check_write(key, value)?;
+            }
+            if let Write::Create { key, value } = &mut write {
+                value::give_identity(key.kind(), value);
+            }
+            ready.push(write);
+        }
+        let keep = self.keep;
+        let commit = move |connection: &mut Connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let revisions =
+                ready.into_iter().map(|write| log_write(&tx, write, keep)).collect::<Result<_, Failure>>()?;
+            tx.commit()?;
+            Ok(revisions)
+        };
+        self.worker.run(true, commit).await
     }
 
     async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes> {

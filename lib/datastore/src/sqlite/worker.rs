@@ -30,6 +30,13 @@ const POLL: Duration = Duration::from_secs(1);
 /// The same, when the kernel refuses us an inotify instance.
 const POLL_WITHOUT_INOTIFY: Duration = Duration::from_millis(100);
 
+/// After so many writes SQLite's log is folded into the file, as soon as there was nothing to do for a while: it is some
+/// milliseconds' work, which no writer should have to wait for.
+const FOLD: u32 = 64;
+
+/// That while.
+const LULL: Duration = Duration::from_millis(50);
+
 /// Enough for SQLite, whose deepest call chains take a few dozen KiB.
 const STACK: usize = 512 * 1024;
 
@@ -83,6 +90,8 @@ struct Shop {
     file: File,
     signals: Arc<Signals>,
     follower: Option<Follower>,
+    /// Writes since the log was folded.
+    writes: u32,
 }
 
 /// What the thread knows while somebody watches.
@@ -112,7 +121,7 @@ impl Worker {
             .spawn(move || match File::create(&path, Instant::now() + PATIENCE) {
                 Ok(file) => {
                     let _ = opened.send(Ok(()));
-                    Shop { file, signals: their_signals, follower: None }.serve(&inbox, &their_bell);
+                    Shop { file, signals: their_signals, follower: None, writes: 0 }.serve(&inbox, &their_bell);
                 }
                 Err(reason) => {
                     let _ = opened.send(Err(reason));
@@ -158,6 +167,7 @@ impl Worker {
             let done = result.is_ok();
             let _ = reply.send(result);
             if wrote && done {
+                shop.writes += 1;
                 shop.file.ring();
                 shop.follow(deadline);
             }
@@ -232,7 +242,7 @@ impl Shop {
     }
 
     /// Waits for the bell, or for a reason to look at the log, which it returns.
-    fn wait(&self, bell: &OwnedFd) -> bool {
+    fn wait(&mut self, bell: &OwnedFd) -> bool {
         let inotify = self.follower.as_ref().and_then(|follower| follower.inotify.as_ref());
         let timeout = match (&self.follower, inotify) {
             // A store in memory has no other writers.
@@ -241,6 +251,8 @@ impl Shop {
             (Some(_), Some(_)) => Some(POLL),
             (Some(_), None) => Some(POLL_WITHOUT_INOTIFY),
         };
+        let full = self.writes >= FOLD && !self.file.in_memory();
+        let timeout = if full { Some(timeout.unwrap_or(LULL).min(LULL)) } else { timeout };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
         fds.extend(inotify.map(|fd| PollFd::new(fd, PollFlags::IN)));
@@ -255,7 +267,12 @@ impl Shop {
             let mut buffer = [0_u8; 1024];
             while rustix::io::read(inotify, &mut buffer).is_ok_and(|octets| octets > 0) {}
         }
-        file_rang || matches!(ready, Ok(0))
+        let lull = matches!(ready, Ok(0));
+        if lull && full {
+            self.writes = 0;
+            self.file.fold();
+        }
+        file_rang || lull
     }
 
     fn attempt<T>(
