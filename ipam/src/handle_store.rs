@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use calico_api::{IPAMHandle, Key, ObjectMeta};
-use calico_datastore::{Error, Store};
+use calico_datastore::{Error, Store, Write};
 use ipnet::IpNet;
 
 use crate::{TRIES, handle};
@@ -18,6 +18,29 @@ pub(crate) enum HandleError {
     Contended,
     /// The store refused or did not answer.
     Datastore(Error),
+}
+
+/// The handle with these changes, and the write that makes it so; `known` is the handle as it is stored, if it is.
+pub(crate) fn counted(id: &str, known: Option<IPAMHandle>, changes: &Counts) -> (IPAMHandle, Result<Write, Error>) {
+    let exists = known.is_some();
+    let name = || Key::Handle(id.to_owned()).name();
+    let mut handle = known.unwrap_or_else(|| IPAMHandle::new(ObjectMeta::named(name()), handle::new(id)));
+    count(&mut handle, changes);
+    let write = match (exists, handle::is_empty(&handle.spec)) {
+        (true, true) => Write::delete(&handle),
+        (true, false) => Write::update(&handle),
+        (false, _) => Write::create(&handle),
+    };
+    (handle, write)
+}
+
+fn count(handle: &mut IPAMHandle, changes: &Counts) {
+    for (block, change) in changes {
+        match u64::try_from(*change) {
+            Ok(more) => handle::add(&mut handle.spec, block, more),
+            Err(_) => drop(handle::remove(&mut handle.spec, block, change.unsigned_abs())),
+        }
+    }
 }
 
 /// Applies changes to a handle: makes it when it is missing, deletes it when it counts nothing any more.
@@ -48,12 +71,7 @@ pub(crate) async fn adjust(
         probably_new = false;
         let exists = stored.is_some();
         let mut handle = stored.unwrap_or_else(|| IPAMHandle::new(ObjectMeta::named(key.name()), handle::new(id)));
-        for (block, change) in changes {
-            match u64::try_from(*change) {
-                Ok(more) => handle::add(&mut handle.spec, block, more),
-                Err(_) => drop(handle::remove(&mut handle.spec, block, change.unsigned_abs())),
-            }
-        }
+        count(&mut handle, changes);
         let result = match (exists, handle::is_empty(&handle.spec)) {
             (true, true) => store.delete(&handle).await,
             (true, false) => store.update(&handle).await.map(drop),

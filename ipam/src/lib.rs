@@ -23,7 +23,7 @@ mod release_exact;
 pub mod reservation;
 pub mod usage;
 
-pub use allocator::{Allocator, AssignRequest, Assigned};
+pub use allocator::{Allocator, Apart, AssignRequest, Assigned, Release, Settled, Tell};
 pub use block::BlockFault;
 pub use claim::{ClaimError, claim, release_affinity};
 pub use error::{AssignError, ReleaseAffinityError, ReleaseError};

@@ -14,7 +14,9 @@ use calico_api::{AffinityState, BlockAffinitySpec, IPAMBlockSpec, IPAMHandleSpec
 use calico_datastore::watch::Update;
 use calico_datastore::{Backend, Filter, Store};
 use ipam::network::overlap;
-use ipam::{Allocator, AssignError, AssignRequest, Assigned, ReleaseAffinityError, ReleaseError, block, handle};
+use ipam::{
+    Allocator, Apart, AssignError, AssignRequest, Assigned, Release, ReleaseAffinityError, ReleaseError, block, handle,
+};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -32,6 +34,8 @@ enum Act {
     Again(u8),
     /// If it is idle: a pod goes.
     Release(u8),
+    /// If it is idle: so many pods go together.
+    Leave(u8),
     /// If it is idle: an own block is given up.
     GiveUpBlock { which: u8, require_empty: bool },
     /// One of its waiting writes.
@@ -53,7 +57,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (1..4_u8, prop_oneof![Just((true, false)), Just((true, true)), Just((false, true))])
             .prop_map(|(pods, (ipv4, ipv6))| Act::Assign { pods, ipv4, ipv6 }),
         1 => any::<u8>().prop_map(Act::Again),
-        4 => any::<u8>().prop_map(Act::Release),
+        3 => any::<u8>().prop_map(Act::Release),
+        2 => (2..5_u8).prop_map(Act::Leave),
         2 => (any::<u8>(), any::<bool>()).prop_map(|(which, require_empty)| Act::GiveUpBlock { which, require_empty }),
         30 => any::<u8>().prop_map(|choice| Act::Write(choice, Verdict::Pass)),
         2 => any::<u8>().prop_map(|choice| Act::Write(choice, Verdict::PassUnsaid)),
@@ -100,21 +105,23 @@ struct World {
     clock: i64,
     pods: usize,
     history: Vec<String>,
+    /// Whether the store has transactions.
+    atomic: bool,
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(atomic: bool) -> Self {
         let inner = memory().await;
         let gate = Arc::new(Gate::default());
-        let store = typed(&Way { inner: inner.clone(), gate: gate.clone(), node: usize::MAX, gated: false });
+        let store = typed(&Way { inner: inner.clone(), gate: gate.clone(), node: usize::MAX, gated: false, atomic });
         add_pool(&store, "four", "10.0.0.0/28", 30).await;
         add_pool(&store, "six", "fd00::/125", 126).await;
         let nodes = (0..NODES).map(|_| Node::default()).collect();
-        Self { store, inner, gate, nodes, clock: 0, pods: 0, history: Vec::new() }
+        Self { store, inner, gate, nodes, clock: 0, pods: 0, history: Vec::new(), atomic }
     }
 
     fn way(&self, node: usize, gated: bool) -> Way {
-        Way { inner: self.inner.clone(), gate: self.gate.clone(), node, gated }
+        Way { inner: self.inner.clone(), gate: self.gate.clone(), node, gated, atomic: self.atomic }
     }
 
     fn name(node: usize) -> String {
@@ -262,6 +269,30 @@ impl World {
                 self.start(node, async move |mut allocator| {
                     let result = allocator.release_by_handle(&handle, now).await;
                     (allocator, Done::Released(handle, result))
+                });
+            }
+            Act::Leave(count) if idle => {
+                let pods = &mut self.nodes[node].pods;
+                let handles: Vec<String> = pods.keys().take(count.into()).cloned().collect();
+                handles.iter().for_each(|handle| drop(pods.remove(handle)));
+                let release = |handle: &String| Release { handle: handle.clone(), older: None, also: Vec::new() };
+                let releases: Vec<Release> = handles.iter().map(release).collect();
+                self.start(node, async move |mut allocator| {
+                    let mut result = Ok(Vec::new());
+                    match allocator.release_together(&releases, now).await {
+                        Ok(_) => {}
+                        Err(Apart::Needed) => {
+                            for handle in &handles {
+                                let released = allocator.release_by_handle(handle, now).await;
+                                result = result.and(released);
+                            }
+                        }
+                        Err(Apart::Datastore(error)) => {
+                            let (action, source) = ("release together".to_owned(), Arc::new(error));
+                            result = Err(ReleaseError::Datastore { action, source });
+                        }
+                    }
+                    (allocator, Done::Released(handles.join(" "), result))
                 });
             }
             Act::GiveUpBlock { which, require_empty } if idle => self.start(node, async move |mut allocator| {
@@ -418,10 +449,10 @@ proptest! {
     #![proptest_config(Config { cases: cases(), max_shrink_iters: 500, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn nodes_that_race_and_crash_never_share_or_lose_an_address(steps in steps()) {
+    fn nodes_that_race_and_crash_never_share_or_lose_an_address(steps in steps(), atomic: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let history = runtime.block_on(async {
-            let mut world = World::new().await;
+            let mut world = World::new(atomic).await;
             let ran = async {
                 for step in steps {
                     world.step(step).await;

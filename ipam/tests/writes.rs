@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use calico_api::{IPAMBlockSpec, IPAMConfigurationSpec, IPAMHandleSpec, Key, Kind, ObjectMeta, Owner, Resource};
 use calico_datastore::watch::{Update, watch};
-use calico_datastore::{Backend, Entry, Filter, Store};
-use ipam::{Allocator, AssignError, AssignRequest, Assigned, ReleaseError, block};
+use calico_datastore::{Backend, Entry, Filter, Store, Write};
+use ipam::{Allocator, AssignError, AssignRequest, Assigned, Release, ReleaseError, block};
 use support::{Gate, Way, add_pool, at, memory, typed};
 
 struct Lab {
@@ -31,12 +31,21 @@ impl Lab {
     }
 
     fn way(inner: &Arc<dyn Backend>, gate: &Arc<Gate>) -> Way {
-        Way { inner: inner.clone(), gate: gate.clone(), node: 0, gated: false }
+        Way { inner: inner.clone(), gate: gate.clone(), node: 0, gated: false, atomic: false }
     }
 
     /// An allocator that was served by a watch until now.
     async fn watched(&self, node: &str) -> Allocator {
-        let mut allocator = Allocator::new(typed(&Self::way(&self.inner, &self.gate)), node.to_owned());
+        self.watched_through(&Self::way(&self.inner, &self.gate), node).await
+    }
+
+    /// The same on a store that has transactions.
+    async fn transacting(&self, node: &str) -> Allocator {
+        self.watched_through(&Way { atomic: true, ..Self::way(&self.inner, &self.gate) }, node).await
+    }
+
+    async fn watched_through(&self, way: &Way, node: &str) -> Allocator {
+        let mut allocator = Allocator::new(typed(way), node.to_owned());
         let kinds = [
             (Kind::IPPool, Filter::All),
             (Kind::IPAMBlock, Filter::All),
@@ -324,4 +333,82 @@ async fn a_block_is_given_up_by_calicos_order_and_a_half_given_up_one_is_taken_b
         "POST IPAMHandle(c)",
         "PUT IPAMBlock(10.244.0.0/26)",
     ]);
+}
+
+#[tokio::test]
+async fn a_store_with_transactions_is_asked_once_for_everything() {
+    let lab = Lab::new(&[("pool", "10.244.0.0/26", 26)]).await;
+    let mut node = lab.transacting("node-1").await;
+    node.assign(&request("net.first"), at(1)).await.unwrap();
+    lab.gate.take_log();
+    let accompany = |name: &str| {
+        let pool = calico_api::IPPool::new(ObjectMeta::named(name), calico_api::IPPoolSpec::new("10.9.0.0/24"));
+        vec![Write::create(&pool).unwrap()]
+    };
+    let mut told = Vec::new();
+    let requests = [request("net.a"), both("net.b"), request("net.c")];
+    let settled = node
+        .assign_telling(&requests, at(2), &mut |index, assigned| {
+            told.push((index, addresses(assigned)));
+            accompany(&format!("with-{index}"))
+        })
+        .await;
+    // There is no pool for IPv6: that request fails alone.
+    assert!(matches!(settled[1], Err(AssignError::Select(_))), "{settled:?}");
+    assert_eq!(told, [(0, vec!["10.244.0.1".to_owned()]), (2, vec!["10.244.0.2".to_owned()])]);
+    assert!([0, 2].iter().all(|index| settled[*index].as_ref().is_ok_and(|settled| settled.accompanied)));
+    lab.asked(&[
+        "POST IPAMHandle(net.a), POST IPAMHandle(net.c), PUT IPAMBlock(10.244.0.0/26), POST IPPool(with-0), POST IPPool(with-2)",
+    ]);
+
+    // What goes with it is there already: it is left to the caller, and the pod has its address all the same.
+    let settled = node.assign_telling(&[request("net.d")], at(3), &mut |_, _| accompany("with-0")).await;
+    assert!(settled[0].as_ref().is_ok_and(|settled| !settled.accompanied), "{settled:?}");
+    lab.asked(&["POST IPAMHandle(net.d), PUT IPAMBlock(10.244.0.0/26)"]);
+
+    // Handles that it wrote itself are not read again.
+    let release =
+        |handle: &str| Release { handle: handle.to_owned(), older: Some(format!("old.{handle}")), also: Vec::new() };
+    let released = node.release_together(&[release("net.a"), release("net.d")], at(4)).await.unwrap();
+    assert_eq!(released.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+    lab.asked(&["PUT IPAMBlock(10.244.0.0/26), DELETE IPAMHandle(net.a), DELETE IPAMHandle(net.d)"]);
+    assert_eq!(lab.count("net.a").await, BTreeMap::new());
+    let again = node.release_together(&[release("net.c"), release("net.nobody")], at(5)).await.unwrap();
+    assert_eq!(again.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0]);
+}
+
+#[tokio::test]
+async fn an_address_that_was_told_is_given_or_none() {
+    let lab = Lab::new(&[("pool", "10.244.0.0/29", 29)]).await;
+    let mut node = lab.transacting("node-1").await;
+    node.assign(&request("net.first"), at(1)).await.unwrap();
+    let key = Key::Block("10.244.0.0/29".parse().unwrap());
+    // Others take an address of the block behind the node's back: the one it has told, and then another.
+    for (taken, expected) in [(1, None), (4, Some("10.244.0.2".to_owned()))] {
+        let mut block = lab.store.get::<IPAMBlockSpec>(&key).await.unwrap();
+        let address = IpAddr::from([10, 244, 0, taken]);
+        block::assign_address(&mut block.spec, &block::holder("net.other", &BTreeMap::new()), address).unwrap();
+        block::advance(&mut block.spec);
+        lab.store.update(&block).await.unwrap();
+        let mut told = Vec::new();
+        let settled = node
+            .assign_telling(&[request(&format!("net.{taken}"))], at(2), &mut |_, assigned| {
+                told.extend(addresses(assigned));
+                Vec::new()
+            })
+            .await;
+        assert_eq!(told.len(), 1, "it is told once");
+        match (&settled[0], expected) {
+            (Ok(settled), Some(expected)) => {
+                assert_eq!((addresses(&settled.assigned), told), (vec![expected.clone()], vec![expected]))
+            }
+            (Err(AssignError::Contended { .. }), None) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let stored = lab.block("10.244.0.0/29").await;
+    for (handle, count) in [("net.1", 0), ("net.4", 1)] {
+        assert_eq!(block::addresses_of(&stored, handle).count(), count);
+        assert_eq!(lab.count(handle).await.len(), count, "{handle}");
+    }
 }

@@ -127,7 +127,7 @@ impl World {
     async fn new() -> Self {
         let inner = memory().await;
         let gate = Arc::new(Gate::default());
-        let way = |node, gated| Way { inner: inner.clone(), gate: gate.clone(), node, gated };
+        let way = |node, gated| Way { inner: inner.clone(), gate: gate.clone(), node, gated, atomic: false };
         let store = typed(&way(0, false));
         add_pool(&store, "four", "10.0.0.0/26", 30).await;
         add_pool(&store, "six", "fd00::/122", 126).await;

@@ -3,20 +3,22 @@
 //! Each round plans for all requests what is still missing ([`crate::plan`]), claims a block if the plan needs one, else
 //! brings the handles to what the plan takes (concurrently), and only then writes the blocks. Who lost a race
 //! reads the block again and takes part in the next round; its handle is not written again if it ends in the same block.
+//! A store that makes several writes in one transaction is given all of a round's in one, whatever else the caller wants to be
+//! written with an address included.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use calico_api::{AffinityState, AllocationAttribute, IPAMBlock, IPAMBlockSpec, Key};
-use calico_datastore::Error;
+use calico_api::{AffinityState, AllocationAttribute, IPAMBlock, IPAMBlockSpec, IPAMHandleSpec, Key};
+use calico_datastore::{COMMIT_LIMIT, Error, Write};
 use futures::future::join_all;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{Allocator, AssignRequest, Assigned};
 use crate::claim::{claim, found, is_race};
-use crate::handle_store::{Counts, HandleError, adjust};
+use crate::handle_store::{Counts, HandleError, adjust, counted};
 use crate::network::Family;
 use crate::plan::{Draft, Refusal, Step, View, Want, cooldown};
 use crate::pool::{Labels, Pool, Wanted, is_enabled, select};
@@ -31,6 +33,24 @@ struct Job<'a> {
     /// What the handle counts because of this request, and what may be taken from it if the request fails.
     charged: BTreeMap<IpNet, u64>,
     error: Option<AssignError>,
+    /// The caller knows its addresses already; it gets these or none.
+    told: bool,
+    /// What the caller wants written together with them.
+    also: Vec<Write>,
+    /// Whether that was written.
+    accompanied: bool,
+}
+
+/// Says which addresses a request (by its index) is about to get, and hears what is to be written together with them.
+pub type Tell<'a> = dyn FnMut(usize, &[Assigned]) -> Vec<Write> + Send + 'a;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Its addresses.
+    pub assigned: Vec<Assigned>,
+    /// Whether what was to be written together with them is; otherwise none of it is.
+    pub accompanied: bool,
 }
 
 /// One address of a request.
@@ -51,6 +71,23 @@ impl Job<'_> {
 
     fn fail(&mut self, error: AssignError) {
         self.error.get_or_insert(error);
+    }
+
+    /// The addresses that it has or is about to get.
+    fn assigned(&self) -> Vec<Assigned> {
+        self.needs.iter().filter_map(|need| need.got.or(need.planned)).collect()
+    }
+
+    /// From now on it gets what is planned or nothing.
+    fn pin(&mut self) {
+        self.told = true;
+        for need in &mut self.needs {
+            if let (Want::Any(pools), Some(planned)) = (&need.want, need.planned)
+                && let Some(pool) = pools.iter().find(|pool| pool.cidr.contains(&planned.address))
+            {
+                need.want = Want::Exactly(planned.address, pool.clone());
+            }
+        }
     }
 
     /// What the handle has to count, with this round's plan.
@@ -80,6 +117,31 @@ impl Allocator {
         requests: &[AssignRequest],
         now: Timestamp,
     ) -> Vec<Result<Vec<Assigned>, AssignError>> {
+        let settled = self.settle(requests, now, None).await;
+        settled.into_iter().map(|result| result.map(|settled| settled.assigned)).collect()
+    }
+
+    /// As [`Self::assign_many`], and tells each request's addresses before they are written, so that the caller can begin
+    /// with what nobody else sees yet. Only the result says that they are the request's; it has these or none.
+    ///
+    /// What `tell` returns is written together with them, where the store can ([`Backend::is_atomic`]).
+    ///
+    /// [`Backend::is_atomic`]: calico_datastore::Backend::is_atomic
+    pub async fn assign_telling(
+        &mut self,
+        requests: &[AssignRequest],
+        now: Timestamp,
+        tell: &mut Tell<'_>,
+    ) -> Vec<Result<Settled, AssignError>> {
+        self.settle(requests, now, Some(tell)).await
+    }
+
+    async fn settle(
+        &mut self,
+        requests: &[AssignRequest],
+        now: Timestamp,
+        mut tell: Option<&mut Tell<'_>>,
+    ) -> Vec<Result<Settled, AssignError>> {
         if !self.watched
             && let Err(error) = self.load().await
         {
@@ -95,7 +157,7 @@ impl Allocator {
                 jobs.iter_mut().filter(|job| job.is_open()).for_each(|job| job.fail(error.clone()));
                 break;
             }
-            setbacks += self.round(&mut jobs, &mut refused, now).await;
+            setbacks += self.round(&mut jobs, &mut refused, now, &mut tell).await;
         }
         let mut results = Vec::new();
         for job in jobs {
@@ -105,7 +167,7 @@ impl Allocator {
                     self.undo(job, now).await;
                     Err(error)
                 }
-                None => Ok(job.needs.iter().filter_map(|need| need.got).collect()),
+                None => Ok(Settled { assigned: job.assigned(), accompanied: job.accompanied }),
             });
         }
         results
@@ -113,7 +175,16 @@ impl Allocator {
 
     fn job<'a>(&self, request: &'a AssignRequest) -> Job<'a> {
         let holder = block::holder(&request.handle, &request.attributes);
-        let mut job = Job { request, holder, needs: Vec::new(), charged: BTreeMap::new(), error: None };
+        let mut job = Job {
+            request,
+            holder,
+            needs: Vec::new(),
+            charged: BTreeMap::new(),
+            error: None,
+            told: false,
+            also: Vec::new(),
+            accompanied: false,
+        };
         match self.wants(request) {
             Ok(wants) => {
                 let need = |want| Need { want, planned: None, got: None, was_held: false };
@@ -157,7 +228,13 @@ impl Allocator {
     }
 
     /// One round; returns how often others were first.
-    async fn round(&mut self, jobs: &mut [Job<'_>], refused: &mut BTreeSet<IpNet>, now: Timestamp) -> u32 {
+    async fn round(
+        &mut self,
+        jobs: &mut [Job<'_>],
+        refused: &mut BTreeSet<IpNet>,
+        now: Timestamp,
+        tell: &mut Option<&mut Tell<'_>>,
+    ) -> u32 {
         self.read_doubtful(refused).await;
         jobs.iter_mut().flat_map(|job| &mut job.needs).for_each(|need| need.planned = None);
         let mut draft = Draft::default();
@@ -176,7 +253,11 @@ impl Allocator {
                         waiting.push((index, cidr));
                     }
                     Step::GiveUp(refusal) => {
-                        job.error.get_or_insert(self.give_up(refusal, &need.want));
+                        let error = match job.told {
+                            false => self.give_up(refusal, &need.want),
+                            true => AssignError::Contended { what: "the chosen address".to_owned(), tries: 1 },
+                        };
+                        job.error.get_or_insert(error);
                         gave_up = true;
                         break;
                     }
@@ -194,6 +275,16 @@ impl Allocator {
                 failing.for_each(|(index, _)| jobs.iter_mut().skip(*index).take(1).for_each(|j| j.fail(error.clone())));
             }
             return setback;
+        }
+        if let Some(tell) = tell {
+            for (index, job) in jobs.iter_mut().enumerate().filter(|(_, job)| job.is_open() && !job.told) {
+                job.pin();
+                job.also = tell(index, &job.assigned());
+            }
+        }
+        let count: usize = jobs.iter().filter(|job| job.is_open()).map(|job| 1 + job.also.len()).sum();
+        if self.store.backend().is_atomic() && count + draft.changed.len() <= COMMIT_LIMIT {
+            return self.commit(jobs, draft).await;
         }
         match self.write_handles(jobs).await {
             true => self.write_blocks(jobs, draft).await,
@@ -249,6 +340,110 @@ impl Allocator {
         }
     }
 
+    /// Writes handles, blocks and what goes with them in one transaction; returns how often others were first.
+    async fn commit(&mut self, jobs: &mut [Job<'_>], draft: Draft) -> u32 {
+        let mut changes: BTreeMap<&str, Counts> = BTreeMap::new();
+        for job in jobs.iter().filter(|job| job.is_open()) {
+            let all = changes.entry(&job.request.handle).or_default();
+            for (block, more) in difference(&job.charged, &job.counts()) {
+                *all.entry(block).or_default() += more;
+            }
+        }
+        changes.retain(|_, counts| counts.values().any(|count| *count != 0));
+        let (mut writes, mut handles) = (Vec::new(), Vec::new());
+        for (id, counts) in changes {
+            let (handle, write) = counted(id, self.cache.handles.get(id).cloned(), &counts);
+            writes.push(write);
+            handles.push((id.to_owned(), handle));
+        }
+        let mut blocks: Vec<IPAMBlock> = self.drafted(draft).map(|(_, _, block)| block).collect();
+        writes.extend(blocks.iter().map(Write::update));
+        let also = jobs.iter().filter(|job| job.is_open() && !job.accompanied).flat_map(|job| &job.also);
+        writes.extend(also.cloned().map(Ok));
+        let result = match writes.into_iter().collect::<Result<Vec<_>, Error>>() {
+            Ok(writes) if writes.is_empty() => Ok(Vec::new()),
+            Ok(writes) => self.store.backend().commit(writes).await,
+            Err(error) => Err(error),
+        };
+        let error = match result {
+            Ok(revisions) => {
+                let mut revisions = revisions.into_iter().map(|revision| Some(revision.0));
+                for (id, mut handle) in handles {
+                    handle.metadata.resource_version = revisions.next().flatten();
+                    self.cache.handles.insert(id, handle);
+                }
+                for job in jobs.iter_mut().filter(|job| job.is_open()) {
+                    job.charged = job.counts();
+                    job.accompanied = !job.also.is_empty();
+                }
+                for block in &mut blocks {
+                    block.metadata.resource_version = revisions.next().flatten();
+                    landed(jobs, &block.spec.cidr.trunc(), None);
+                    self.cache.block(&self.owner, block.clone(), true);
+                }
+                return 0;
+            }
+            Err(error) => error,
+        };
+        self.missed(jobs, &error).await.unwrap_or_else(|| {
+            // All was written or nothing: a handle counts what its blocks hold, and the release by handle finds it.
+            handles.iter().for_each(|(id, _)| drop(self.cache.handles.remove(id)));
+            self.cache.doubtful.extend(blocks.iter().map(|block| block.spec.cidr.trunc()));
+            let error = datastore("write handles and blocks", error);
+            jobs.iter_mut().filter(|job| job.is_open()).for_each(|job| job.fail(error.clone()));
+            0
+        })
+    }
+
+    /// Looks at what kept a transaction from being made, if that was only one of its keys; returns how often others were first.
+    async fn missed(&mut self, jobs: &mut [Job<'_>], error: &Error) -> Option<u32> {
+        let (Error::NotFound(key)
+        | Error::AlreadyExists(key)
+        | Error::Conflict(key)
+        | Error::Rejected { key, .. }
+        | Error::Encode { key, .. }) = error
+        else {
+            return None;
+        };
+        let accompanying = |job: &&mut Job<'_>| job.also.iter().any(|write| write.key() == key);
+        let mut found_one = false;
+        for job in jobs.iter_mut().filter(accompanying) {
+            (job.also, found_one) = (Vec::new(), true);
+        }
+        match key {
+            _ if found_one => {}
+            _ if !is_race(error) => return None,
+            Key::Handle(id) => match found(self.store.get::<IPAMHandleSpec>(key).await) {
+                Ok(Some(handle)) => drop(self.cache.handles.insert(id.clone(), handle)),
+                Ok(None) => drop(self.cache.handles.remove(id)),
+                Err(error) => {
+                    let error = datastore(format!("read handle {id}"), error);
+                    let of_handle = |job: &&mut Job<'_>| job.request.handle == *id;
+                    jobs.iter_mut().filter(of_handle).for_each(|job| job.fail(error.clone()));
+                }
+            },
+            Key::Block(cidr) => {
+                tracing::debug!(block = %cidr, "others wrote a block first; reading it again");
+                self.cache.doubtful.insert(*cidr);
+                self.read_doubtful(&mut BTreeSet::new()).await;
+            }
+            _ => return None,
+        }
+        Some(1)
+    }
+
+    /// The changed blocks of a draft as they are to be stored, each with its CIDR and the sequence number of its allocations.
+    fn drafted(&self, draft: Draft) -> impl Iterator<Item = (IpNet, u64, IPAMBlock)> {
+        let Draft { blocks, changed } = draft;
+        blocks.into_iter().filter(move |(cidr, _)| changed.contains(cidr)).filter_map(|(cidr, spec)| {
+            let stored = self.cache.own.get(&cidr)?;
+            let before = spec.sequence_number;
+            let mut block = IPAMBlock::new(stored.metadata.clone(), spec);
+            block::advance(&mut block.spec);
+            Some((cidr, before, block))
+        })
+    }
+
     /// Brings the handles to what the plan takes; false if a request failed by it, and so the plan is void.
     async fn write_handles(&self, jobs: &mut [Job<'_>]) -> bool {
         let writes = jobs.iter_mut().filter(|job| job.is_open()).map(async |job| {
@@ -274,15 +469,7 @@ impl Allocator {
 
     /// Writes the planned blocks; returns how often others were first.
     async fn write_blocks(&mut self, jobs: &mut [Job<'_>], draft: Draft) -> u32 {
-        let mut planned = Vec::new();
-        for (cidr, spec) in draft.blocks.into_iter().filter(|(cidr, _)| draft.changed.contains(cidr)) {
-            if let Some(stored) = self.cache.own.get(&cidr) {
-                let before = spec.sequence_number;
-                let mut block = IPAMBlock { spec, ..stored.clone() };
-                block::advance(&mut block.spec);
-                planned.push((cidr, before, block));
-            }
-        }
+        let planned: Vec<_> = self.drafted(draft).collect();
         let writes = planned.iter().map(|(_, _, block)| self.store.update(block));
         let results = join_all(writes).await;
         let mut setbacks = 0;
@@ -364,6 +551,7 @@ impl Allocator {
             }
         }
         let changes = difference(&job.charged, &BTreeMap::new());
+        self.cache.handles.remove(handle);
         if let Err(error) = adjust(&self.store, handle, &changes, None).await {
             tracing::warn!(handle, ?error, "the handle of a failed request counts too much until it is released");
         }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_api::{
-    AffinityState, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMConfigurationSpec, IPPool, IPPoolSpec, Key, Kind,
-    NodeSpec, Owner, Resource, Spec,
+    AffinityState, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMConfigurationSpec, IPAMHandle, IPPool, IPPoolSpec,
+    Key, Kind, NodeSpec, Owner, Resource, Spec,
 };
 use calico_datastore::{Entry, Filter, Store};
 use ipnet::IpNet;
@@ -30,6 +30,8 @@ pub(super) struct Cache {
     /// Own blocks that must be read again before they are used.
     pub(super) doubtful: BTreeSet<IpNet>,
     pub(super) affinities: BTreeMap<IpNet, AffinityState>,
+    /// Handles as this allocator wrote them last, so that they need not be read before they are released.
+    pub(super) handles: BTreeMap<String, IPAMHandle>,
     /// All blocks of the cluster, sound or not.
     pub(super) taken: NetSet,
     /// Blocks that are not sound, and why.
@@ -71,6 +73,7 @@ impl Cache {
     /// Something was created or updated, perhaps before our own last write of it.
     pub(super) fn put(&mut self, owner: &Owner, entry: &Entry) {
         match entry.key.kind() {
+            Kind::IPAMBlock if self.is_known(entry) => {}
             Kind::IPAMBlock => match read::<IPAMBlockSpec>(entry) {
                 Ok(block) => self.block(owner, block, false),
                 Err(reason) => self.fault(Some(&entry.key), &reason),
@@ -113,6 +116,13 @@ impl Cache {
             },
             _ => {}
         }
+    }
+
+    /// Whether it is an own block as it is known already: what was written here comes back by the watch.
+    fn is_known(&self, entry: &Entry) -> bool {
+        let Key::Block(cidr) = &entry.key else { return false };
+        let own = self.own.get(cidr).filter(|_| !self.doubtful.contains(cidr));
+        own.is_some_and(|own| own.metadata.resource_version.as_ref() == Some(&entry.revision.0))
     }
 
     /// Something was deleted, perhaps before our own last write of it.

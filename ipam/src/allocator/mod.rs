@@ -13,7 +13,9 @@ use calico_datastore::watch::Update;
 use ipnet::IpNet;
 
 use crate::pool::Labels;
+pub use assign::{Settled, Tell};
 use cache::Cache;
+pub use release::{Apart, Release};
 
 /// Assigns and releases addresses for one node.
 ///

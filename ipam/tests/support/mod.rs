@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use calico_api::{IPPool, IPPoolSpec, Key, Kind, ObjectMeta};
 use calico_datastore::watch::Update;
-use calico_datastore::{Backend, Changes, Entry, Error, Filter, Listing, Result, Revision, Store};
+use calico_datastore::{Backend, Changes, Entry, Error, Filter, Listing, Result, Revision, Store, Write};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
@@ -122,6 +122,8 @@ pub struct Way {
     pub node: usize,
     /// Whether writes wait for a verdict.
     pub gated: bool,
+    /// Whether several writes can be made in one transaction.
+    pub atomic: bool,
 }
 
 /// Counts down when it is dropped, whether the operation ended or was given up.
@@ -148,7 +150,7 @@ impl Way {
         &self,
         what: String,
         write: impl Future<Output = Result<T>>,
-        event: impl Fn(&T) -> Update,
+        event: impl Fn(&T) -> Vec<Update>,
     ) -> Result<T> {
         let mut verdict = Verdict::Pass;
         if self.gated {
@@ -172,7 +174,7 @@ impl Way {
         if let Ok(value) = &result {
             let mut state = self.gate.state();
             state.log.push(what);
-            state.events.push(event(value));
+            state.events.extend(event(value));
         }
         drop(busy);
         match verdict {
@@ -201,17 +203,40 @@ impl Backend for Way {
 
     async fn create(&self, key: &Key, value: Value) -> Result<Entry> {
         let what = format!("POST {key}{}", state_of(&value));
-        self.write(what, self.inner.create(key, value), |entry| Update::Put(entry.clone())).await
+        self.write(what, self.inner.create(key, value), |entry| vec![Update::Put(entry.clone())]).await
     }
 
     async fn update(&self, key: &Key, value: Value, revision: &Revision) -> Result<Entry> {
         let what = format!("PUT {key}{}", state_of(&value));
-        self.write(what, self.inner.update(key, value, revision), |entry| Update::Put(entry.clone())).await
+        self.write(what, self.inner.update(key, value, revision), |entry| vec![Update::Put(entry.clone())]).await
     }
 
     async fn delete(&self, key: &Key, revision: Option<&Revision>) -> Result<Entry> {
         let what = format!("DELETE {key}");
-        self.write(what, self.inner.delete(key, revision), |entry| Update::Delete(entry.key.clone())).await
+        self.write(what, self.inner.delete(key, revision), |entry| vec![Update::Delete(entry.key.clone())]).await
+    }
+
+    fn is_atomic(&self) -> bool {
+        self.atomic
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Revision>> {
+        assert!(self.atomic, "only asked of stores that have transactions");
+        let what = |write: &Write| match write {
+            Write::Create { key, value } => format!("POST {key}{}", state_of(value)),
+            Write::Update { key, value, .. } => format!("PUT {key}{}", state_of(value)),
+            Write::Delete { key, .. } => format!("DELETE {key}"),
+        };
+        let text = writes.iter().map(what).collect::<Vec<_>>().join(", ");
+        let event = |(write, revision): (&Write, &Revision)| match write.clone() {
+            Write::Create { key, mut value } | Write::Update { key, mut value, .. } => {
+                value["metadata"]["resourceVersion"] = Value::from(revision.0.clone());
+                Update::Put(Entry { key, value, revision: revision.clone() })
+            }
+            Write::Delete { key, .. } => Update::Delete(key),
+        };
+        let events = |revisions: &Vec<Revision>| writes.iter().zip(revisions).map(event).collect();
+        self.write(text, self.inner.commit(writes.clone()), events).await
     }
 
     async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes> {
