@@ -12,7 +12,8 @@
 //!                       ◄──────────────────  Reply::Done
 //! ```
 //!
-//! If the plugin hangs up before `Attached`, the agent gives the addresses back.
+//! If the plugin hangs up before `Attached`, the agent gives the addresses back. The addresses in `Assigned` are the pod's only
+//! with `Done`: the agent may still be writing them down while the plugin makes the interface.
 //! Paths are as the host sees them. A line is at most [`MAX_LINE`] octets.
 
 use std::net::IpAddr;
@@ -39,7 +40,7 @@ pub enum Request {
     Add(Add),
     /// The interface is there: second round of an `Add` on the same connection.
     Attached(Attached),
-    /// A pod's interface is gone: release its addresses, forget its endpoint. Unknown ones are a success.
+    /// A pod goes: remove its interface, release its addresses, forget its endpoint. Unknown ones are a success.
     Del(Del),
     /// Only take addresses (the stand-alone `calico-ipam`).
     Assign(Add),
@@ -112,6 +113,9 @@ pub struct Add {
     /// Whether the pod may have addresses that no IPAM knows of (`feature_control.ip_addrs_no_ipam`).
     #[serde(default)]
     pub allow_without_ipam: bool,
+    /// The pod's uid (`K8S_POD_UID`), by which the agent sees whether what it knows of a pod is about this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
 }
 
 /// What the plugin made.
@@ -128,6 +132,9 @@ pub struct Attached {
 pub struct Del {
     /// Whose interface.
     pub sandbox: Sandbox,
+    /// Whether the interface is gone already, as far as there was one.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 /// What a `Check` is about.
@@ -172,6 +179,9 @@ pub enum Reply {
     Assigned(Assigned),
     /// To `PodNetworks`.
     PodNetworks(PodNetworks),
+    /// To `Del`: the agent knows of no interface of that sandbox, and has done nothing. The plugin is to remove what it finds,
+    /// and to say then that it is gone.
+    Detach,
     /// To everything else: it is done, or will be whatever happens.
     Done,
     /// It is not done.

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::Del;
+use crate::{Del, Sandbox};
 
 /// A remembered release.
 #[derive(Debug)]
@@ -23,18 +23,60 @@ pub struct Pending {
 /// # Errors
 /// The file system's, with the path in the text.
 pub fn remember(directory: &Path, del: &Del) -> io::Result<()> {
+    write(directory, del, true).map(drop)
+}
+
+/// Remembers a release that is about to be made, and returns its file: whatever happens to processes, it is not lost. Only if
+/// the power goes in the same moment it is, and then its addresses stay taken until they are found to be nobody's.
+///
+/// # Errors
+/// As [`remember`].
+pub fn note(directory: &Path, del: &Del) -> io::Result<PathBuf> {
+    write(directory, del, false)
+}
+
+/// What is remembered for a sandbox, if anything is.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn of(directory: &Path, sandbox: &Sandbox) -> io::Result<Option<Pending>> {
+    let path = directory.join(file_name(&Del { sandbox: sandbox.clone(), gone: true }));
+    let octets = match fs::read(&path) {
+        Ok(octets) => octets,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let del: Result<Del, _> = serde_json::from_slice(&octets).map_err(|error| error.to_string());
+    // The name is shortened: it may be another's.
+    Ok(del.as_ref().is_ok_and(|del| del.sandbox == *sandbox).then_some(Pending { path, del }))
+}
+
+fn write(directory: &Path, del: &Del, sync: bool) -> io::Result<PathBuf> {
     let at = |error: io::Error, path: &Path| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    fs::create_dir_all(directory).map_err(|error| at(error, directory))?;
     let name = file_name(del);
     let (path, draft) = (directory.join(&name), directory.join(format!(".{name}.{}", std::process::id())));
     let write = || -> io::Result<()> {
-        let mut file = fs::File::create(&draft)?;
+        let mut file = match fs::File::create(&draft) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(directory)?;
+                fs::File::create(&draft)?
+            }
+            made => made?,
+        };
         file.write_all(&serde_json::to_vec(del)?)?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         fs::rename(&draft, &path)?;
-        fs::File::open(directory)?.sync_all()
+        if sync {
+            fs::File::open(directory)?.sync_all()?;
+        }
+        Ok(())
     };
-    write().map_err(|error| at(error, &path))
+    match write() {
+        Ok(()) => Ok(path),
+        Err(error) => Err(at(error, &path)),
+    }
 }
 
 /// All remembered releases; none if the directory does not exist.
@@ -77,16 +119,18 @@ fn file_name(del: &Del) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Sandbox;
 
     #[test]
     fn a_release_is_remembered_once() {
         let directory = std::env::temp_dir().join(format!("ocicat-spool-{}", std::process::id()));
         let sandbox =
             Sandbox { container_id: "c/1".into(), interface: "eth0".into(), network: "net".into(), pod: None };
-        let del = Del { sandbox };
+        let del = Del { sandbox, gone: true };
         remember(&directory, &del).unwrap();
-        remember(&directory, &del).unwrap();
+        assert!(note(&directory, &del).unwrap().exists());
+        assert_eq!(of(&directory, &del.sandbox).unwrap().unwrap().del.as_ref(), Ok(&del));
+        let other = Sandbox { container_id: "c_1".into(), ..del.sandbox.clone() };
+        assert!(of(&directory, &other).unwrap().is_none(), "of a name that comes to the same");
         fs::write(directory.join("broken.json"), "{").unwrap();
         let mut found = pending(&directory).unwrap();
         found.sort_by(|a, b| a.path.cmp(&b.path));

@@ -12,6 +12,8 @@ use crate::socket::{Batch, Socket};
 const SKIP_STATS: u32 = 1 << 3;
 /// `VETH_INFO_PEER`.
 const VETH_INFO_PEER: u16 = 1;
+/// `IFLA_GROUP`.
+const IFLA_GROUP: u16 = 27;
 /// The longest name of an interface, without the final zero.
 const MAX_NAME: usize = libc::IFNAMSIZ - 1;
 
@@ -103,6 +105,8 @@ pub struct LinkChange<'a> {
     pub name: Option<&'a str>,
     /// The bridge, bond or VRF it shall belong to; 0 is none.
     pub master: Option<u32>,
+    /// Its group (`ip link set … group`): a number by which several are addressed at once.
+    pub group: Option<u32>,
 }
 
 impl Socket {
@@ -178,6 +182,17 @@ impl Socket {
     pub fn delete_link(&mut self, index: u32) -> Result<()> {
         let request = Request::new(libc::RTM_DELLINK, 0, &header(index, 0, 0));
         self.change(request, format_args!("delete interface {index}"))
+    }
+
+    /// Removes all interfaces of a group in the socket's namespace, and veths' other ends with them. The kernel waits once for
+    /// all of them until nobody uses them any more, some 20 ms, as it does for a single one.
+    ///
+    /// # Errors
+    /// [`is_not_found`](crate::Error::is_not_found) if there is none.
+    pub fn delete_group(&mut self, group: u32) -> Result<()> {
+        let mut request = Request::new(libc::RTM_DELLINK, 0, &header(0, 0, 0));
+        request.number(IFLA_GROUP, group);
+        self.change(request, format_args!("delete the interfaces of group {group}"))
     }
 
     /// Removes the interface of a name, in one step.
@@ -289,6 +304,9 @@ fn change_link(index: u32, change: &LinkChange<'_>) -> Request {
     }
     if let Some(master) = change.master {
         request.number(libc::IFLA_MASTER, master);
+    }
+    if let Some(group) = change.group {
+        request.number(IFLA_GROUP, group);
     }
     request
 }
