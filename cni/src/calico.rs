@@ -134,13 +134,19 @@ fn outcome(environment: &Environment, assigned: &Assigned, made: Made, mtu: Opti
     Outcome { interfaces: vec![host, inside], addresses, ..Outcome::default() }
 }
 
-/// The interface goes first, so that its addresses are in nobody's hands when they are released; those of another IPAM
-/// plugin last, when the agent has forgotten them.
+/// The agent removes the interface it knows. Otherwise we do it first, so that its addresses are in nobody's hands when they
+/// are released; those of another IPAM plugin last, when the agent has forgotten them.
 fn del(netconf: &Netconf, environment: &Environment) -> Result<(), Error> {
     let program = other_ipam(netconf);
-    if let Some(path) = environment.namespace.as_deref()
-        && let Some(namespace) = Namespace::open(path)?
-    {
+    let namespace = match environment.namespace.as_deref() {
+        Some(path) => Namespace::open(path)?,
+        None => None,
+    };
+    // Another IPAM plugin would give the addresses to others at once: nothing may be left for later.
+    if program.is_none() && conversation::part(netconf, environment)? {
+        return Ok(());
+    }
+    if let Some(namespace) = namespace {
         let detach = || pod::detach(&namespace, &environment.interface);
         if program.is_some() { apart(detach) } else { detach() }?;
     }

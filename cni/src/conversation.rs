@@ -44,6 +44,7 @@ pub fn add(netconf: &Netconf, ipam: &Ipam, environment: &Environment) -> Add {
         addresses: address.into_iter().collect(),
         given: Vec::new(),
         allow_without_ipam: netconf.allow_without_ipam,
+        pod_uid: environment.pod_uid.clone(),
     }
 }
 
@@ -81,7 +82,7 @@ fn addresses(reply: Reply) -> Result<Assigned, Error> {
         Reply::Assigned(assigned) if assigned.addresses.is_empty() => Err(surprise("it gave no address")),
         Reply::Assigned(assigned) => Ok(assigned),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Done | Reply::PodNetworks(_) => Err(surprise("it said something else than an address")),
+        Reply::Done | Reply::Detach | Reply::PodNetworks(_) => Err(surprise("it said something else than an address")),
     }
 }
 
@@ -93,23 +94,40 @@ pub fn confirm(client: &mut Client, request: &Request) -> Result<(), Error> {
     match client.call(request)? {
         Reply::Done => Ok(()),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Assigned(_) | Reply::PodNetworks(_) => Err(surprise("it told addresses that nobody asked for")),
+        Reply::Assigned(_) | Reply::Detach | Reply::PodNetworks(_) => {
+            Err(surprise("it said something else than that it is done"))
+        }
     }
 }
 
-/// Releases a sandbox's addresses, or remembers on disk that they are to be released. `request` makes the request of
+/// Asks the agent to remove a sandbox's interface and to give back its addresses; false if we have to remove the interface,
+/// because the agent does not know it or is not there, and then to [`release`] the addresses.
+///
+/// # Errors
+/// What the agent refuses with.
+pub fn part(netconf: &Netconf, environment: &Environment) -> Result<bool, Error> {
+    let del = Del { sandbox: environment.sandbox(&netconf.name), gone: false };
+    match connect(netconf, OTHER).and_then(|mut client| client.call(&Request::Del(del))) {
+        Ok(Reply::Done) => Ok(true),
+        Ok(Reply::Detach) | Err(_) => Ok(false),
+        Ok(Reply::Error(failure)) => Err(failure.into()),
+        Ok(Reply::Assigned(_) | Reply::PodNetworks(_)) => Err(surprise("it told addresses that nobody asked for")),
+    }
+}
+
+/// Releases a sandbox's addresses, whose interface is gone, or remembers on disk that they are to be released. `request` makes the request of
 /// what is to be released.
 ///
 /// # Errors
 /// What the agent refuses with; and what the disk refuses with when there is no agent.
 pub fn release(netconf: &Netconf, environment: &Environment, request: fn(Del) -> Request) -> Result<(), Error> {
-    let del = Del { sandbox: environment.sandbox(&netconf.name) };
+    let del = Del { sandbox: environment.sandbox(&netconf.name), gone: true };
     let asked = connect(netconf, OTHER).and_then(|mut client| client.call(&request(del.clone())));
     let error = match asked {
         Ok(Reply::Done) => return Ok(()),
         Ok(Reply::Error(failure)) => return Err(failure.into()),
-        Ok(Reply::Assigned(_) | Reply::PodNetworks(_)) => {
-            return Err(surprise("it told addresses that nobody asked for"));
+        Ok(Reply::Assigned(_) | Reply::Detach | Reply::PodNetworks(_)) => {
+            return Err(surprise("it said something else than that it is done"));
         }
         Err(error) => error,
     };
@@ -153,7 +171,7 @@ pub fn pod_networks(netconf: &Netconf) -> Result<Vec<String>, Error> {
     match connect(netconf, OTHER)?.call(&Request::PodNetworks)? {
         Reply::PodNetworks(answer) => Ok(answer.networks),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Assigned(_) | Reply::Done => Err(surprise("it does not tell the node's pod networks")),
+        Reply::Assigned(_) | Reply::Detach | Reply::Done => Err(surprise("it does not tell the node's pod networks")),
     }
 }
 

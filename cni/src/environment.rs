@@ -63,8 +63,18 @@ pub struct Environment {
     pub namespace: Option<PathBuf>,
     /// `K8S_POD_NAME` and `K8S_POD_NAMESPACE` of `CNI_ARGS`, if both are there.
     pub pod: Option<Pod>,
+    /// `K8S_POD_UID` of `CNI_ARGS`.
+    pub pod_uid: Option<String>,
     /// `IP` of `CNI_ARGS`: exactly this address is wanted.
     pub address: Option<IpAddr>,
+}
+
+/// What `CNI_ARGS` says.
+#[derive(Debug, Default)]
+struct Arguments {
+    pod: Option<Pod>,
+    pod_uid: Option<String>,
+    address: Option<IpAddr>,
 }
 
 impl Environment {
@@ -89,8 +99,8 @@ impl Environment {
         } else {
             Some(required(get, "CNI_NETNS")?)
         };
-        let (pod, address) = arguments(&get("CNI_ARGS").unwrap_or_default())?;
-        Ok(Self { container_id, interface, namespace: namespace.map(PathBuf::from), pod, address })
+        let Arguments { pod, pod_uid, address } = arguments(&get("CNI_ARGS").unwrap_or_default())?;
+        Ok(Self { container_id, interface, namespace: namespace.map(PathBuf::from), pod, pod_uid, address })
     }
 
     /// The sandbox, as the agent is told.
@@ -105,8 +115,8 @@ impl Environment {
 }
 
 /// `KEY=VALUE;KEY=VALUE`; keys that mean nothing to us are passed over.
-fn arguments(text: &str) -> Result<(Option<Pod>, Option<IpAddr>), Error> {
-    let (mut name, mut namespace, mut address) = (None, None, None);
+fn arguments(text: &str) -> Result<Arguments, Error> {
+    let (mut name, mut namespace, mut pod_uid, mut address) = (None, None, None, None);
     for pair in text.split(';').filter(|pair| !pair.is_empty()) {
         let Some((key, value)) = pair.split_once('=') else {
             return Err(invalid("CNI_ARGS", pair, "it is a list of KEY=VALUE, separated by semicolons"));
@@ -114,6 +124,7 @@ fn arguments(text: &str) -> Result<(Option<Pod>, Option<IpAddr>), Error> {
         match key {
             "K8S_POD_NAME" => name = Some(value).filter(|value| !value.is_empty()),
             "K8S_POD_NAMESPACE" => namespace = Some(value).filter(|value| !value.is_empty()),
+            "K8S_POD_UID" => pod_uid = Some(value.to_owned()).filter(|value| !value.is_empty()),
             "IP" if !value.is_empty() => {
                 let parsed =
                     value.parse().map_err(|_| invalid("CNI_ARGS", pair, "IP is one address without a mask"))?;
@@ -123,7 +134,7 @@ fn arguments(text: &str) -> Result<(Option<Pod>, Option<IpAddr>), Error> {
         }
     }
     let pod = namespace.zip(name).map(|(namespace, name)| Pod { namespace: namespace.into(), name: name.into() });
-    Ok((pod, address))
+    Ok(Arguments { pod, pod_uid, address })
 }
 
 fn required(get: &impl Fn(&str) -> Option<String>, name: &str) -> Result<String, Error> {
@@ -160,10 +171,10 @@ mod tests {
 
     #[test]
     fn the_pod_is_known_when_both_its_names_are() {
-        let arguments =
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c0ffee";
+        let arguments = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID=8f3c";
         let environment = read(Verb::Add, &[("CNI_ARGS", arguments)]).unwrap();
         assert_eq!(environment.pod, Some(Pod { namespace: "default".into(), name: "web-0".into() }));
+        assert_eq!(environment.pod_uid.as_deref(), Some("8f3c"));
         assert_eq!(environment.sandbox("net").handle(), "net.c0ffee");
         assert_eq!(read(Verb::Add, &[("CNI_ARGS", "K8S_POD_NAME=web-0;K8S_POD_NAMESPACE=")]).unwrap().pod, None);
         let fixed = read(Verb::Add, &[("CNI_ARGS", "IP=10.0.0.9;;")]).unwrap();

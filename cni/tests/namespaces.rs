@@ -154,7 +154,7 @@ impl PodNetwork {
     }
 }
 
-/// An agent that assigns one address of each family and finds everything well.
+/// An agent that assigns one address of each family, finds everything well and has the plugin remove interfaces.
 fn content(request: &Request) -> Option<Reply> {
     Some(match request {
         Request::Add(_) | Request::Assign(_) => Reply::Assigned(Assigned {
@@ -166,6 +166,7 @@ fn content(request: &Request) -> Option<Reply> {
             mtu: 1450,
             mac: None,
         }),
+        Request::Del(Del { gone: false, .. }) => Reply::Detach,
         _ => Reply::Done,
     })
 }
@@ -309,7 +310,7 @@ fn add_makes_a_pod_that_the_node_can_talk_to_and_del_unmakes_it() {
         assert_eq!(node.calico("DEL", &pod).succeeds(), Value::Null);
         assert!(!pod.has_interface());
         assert_eq!(node.run(|socket| socket.link(HOST).unwrap()), None);
-        assert_eq!(node.asked(), [Request::Del(Del { sandbox: sandbox() })]);
+        assert_eq!(node.asked(), [false, true].map(|gone| Request::Del(Del { sandbox: sandbox(), gone })));
     }
     assert!(check(&result).fails(999).contains("is not there"));
     assert!(!node.spool().exists());
@@ -412,7 +413,7 @@ fn an_add_that_fails_half_way_leaves_nothing() {
     assert_eq!(node.run(|socket| socket.link(HOST).unwrap()), None);
     let pending = spool::pending(&node.spool()).unwrap();
     assert_eq!(pending.len(), 1);
-    assert_eq!(pending[0].del, Ok(Del { sandbox: sandbox() }));
+    assert_eq!(pending[0].del, Ok(Del { sandbox: sandbox(), gone: true }));
 
     // It dies before it has said which addresses it took.
     for program in [env!("CARGO_BIN_EXE_calico"), env!("CARGO_BIN_EXE_calico-ipam")] {
@@ -420,7 +421,7 @@ fn an_add_that_fails_half_way_leaves_nothing() {
         node.call(program, "ADD", &pod.path(), json!({})).fails(11);
         let pending = spool::pending(&node.spool()).unwrap();
         assert_eq!(pending.len(), 1);
-        assert_eq!(pending[0].del, Ok(Del { sandbox: sandbox() }));
+        assert_eq!(pending[0].del, Ok(Del { sandbox: sandbox(), gone: true }));
     }
 
     // The kernel refuses: an MTU that no interface has.
@@ -429,6 +430,24 @@ fn an_add_that_fails_half_way_leaves_nothing() {
     let text = node.call(env!("CARGO_BIN_EXE_calico"), "ADD", &pod.path(), patch).fails(999);
     assert!(text.contains("add veth pair cali0d7763386da and eth0: "), "{text}");
     assert!(matches!(node.asked().as_slice(), [Request::Add(_), Request::Del(_)]));
+}
+
+#[test]
+fn an_agent_that_knows_the_interface_is_left_to_remove_it() {
+    let node = Node::new().agent(|request| match request {
+        Request::Del(_) => Some(Reply::Done),
+        other => content(other),
+    });
+    let pod = PodNetwork::new();
+    node.calico("ADD", &pod).succeeds();
+    node.asked();
+    node.calico("DEL", &pod).succeeds();
+    assert_eq!(node.asked(), [Request::Del(Del { sandbox: sandbox(), gone: false })]);
+    assert!(pod.has_interface(), "the namespace was not entered");
+    // Unless another IPAM plugin gives the address to others as soon as DEL is over.
+    let patch = json!({ "ipam": { "type": "gone" }, "prevResult": {} });
+    node.call(env!("CARGO_BIN_EXE_calico"), "DEL", &pod.path(), patch);
+    assert!(!pod.has_interface());
 }
 
 #[test]
@@ -446,7 +465,7 @@ fn del_succeeds_in_every_order_and_remembers_what_it_cannot_release() {
         assert!(!pod.has_interface());
         let pending = spool::pending(&node.spool()).unwrap();
         assert_eq!(pending.len(), 1);
-        assert_eq!(pending[0].del, Ok(Del { sandbox: sandbox() }));
+        assert_eq!(pending[0].del, Ok(Del { sandbox: sandbox(), gone: true }));
     }
     // Nowhere to remember it: the runtime must try again.
     let patch = json!({ "agent_spool": "/proc/nowhere" });

@@ -1,6 +1,6 @@
 //! One watch on the datastore, told to everyone concerned: the calculation, the allocator, the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use calico_api::{
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch as state_channel};
 use tracing::{error, info, warn};
 
 use crate::bring_up::{pod_mtu, write_mtu};
+use crate::known::Known;
 use crate::state::State;
 
 /// The kinds that Felix watches on `node`; without IPAM's own where pods have addresses of their node's pod CIDR.
@@ -38,6 +39,8 @@ pub(crate) fn kinds(node: &str, use_pod_cidr: bool) -> Vec<(Kind, Filter)> {
 
 /// Everyone who is told.
 pub(crate) struct Feed {
+    /// What is known of pods and namespaces, where there are pods.
+    pub(crate) known: Option<Known>,
     /// The calculation.
     pub(crate) calc: mpsc::Sender<calc::Update>,
     /// The allocator.
@@ -60,6 +63,9 @@ impl Feed {
     /// Tells until the watch or a receiver ends.
     pub(crate) async fn run(mut self, store: Store, node: String) {
         let mut updates = watch::watch(&store, kinds(&node, self.use_pod_cidr));
+        let mut own = OwnBlocks::new(&node);
+        let watched = |_: &Known| watch::watch(&store, vec![(Kind::Profile, Filter::Namespaces)]);
+        let mut namespaces: Option<mpsc::Receiver<Update>> = self.known.as_ref().map(watched);
         let mut profiles: Option<mpsc::Receiver<Update>> = None;
         let mut state = self.state.subscribe();
         loop {
@@ -76,15 +82,27 @@ impl Feed {
                 update = updates.recv() => {
                     let Some(update) = update else { return };
                     self.note(&update);
-                    if let Some(update) = for_calc(&update)
-                        && self.calc.send(update).await.is_err()
+                    if let Some(known) = &self.known {
+                        known.learn_pods(&update);
+                    }
+                    if !own.is_told(&update)
+                        && let Some(update) = for_calc(&update)
                     {
-                        return;
+                        if let calc::Update::Fault { key: Some(key), .. } = &update {
+                            own.told.remove(key);
+                        }
+                        if self.calc.send(update).await.is_err() {
+                            return;
+                        }
                     }
                     if for_allocator(&update) && self.allocator.send(update).await.is_err() {
                         return;
                     }
                 }
+                update = next(&mut namespaces) => match (&self.known, update) {
+                    (Some(known), Some(update)) => known.learn_namespaces(update),
+                    _ => namespaces = None,
+                },
                 update = next(&mut profiles) => {
                     if let Some(update) = profile_for_calc(update)
                         && self.calc.send(update).await.is_err()
@@ -158,6 +176,42 @@ impl Feed {
     }
 }
 
+/// The node's own blocks of which the calculation knows: it wants nothing else of them, and they change with every pod.
+struct OwnBlocks {
+    affinity: String,
+    told: BTreeSet<Key>,
+}
+
+impl OwnBlocks {
+    fn new(node: &str) -> Self {
+        Self { affinity: format!("host:{node}"), told: BTreeSet::new() }
+    }
+
+    /// Whether the calculation has been told already that a block is the node's, and it still is.
+    fn is_told(&mut self, update: &Update) -> bool {
+        match update {
+            Update::Put(entry) if entry.key.kind() == Kind::IPAMBlock => {
+                let spec = entry.value.get("spec");
+                let field = |name: &str| spec.and_then(|spec| spec.get(name));
+                let affinity = field("affinity").and_then(serde_json::Value::as_str);
+                let deleted = field("deleted").and_then(serde_json::Value::as_bool).unwrap_or(false);
+                if affinity == Some(&self.affinity) && !deleted {
+                    return !self.told.insert(entry.key.clone());
+                }
+                self.told.remove(&entry.key);
+            }
+            Update::Delete(key) => drop(self.told.remove(key)),
+            Update::Fault(fault) => {
+                if let Some(key) = &fault.key {
+                    self.told.remove(key);
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
 /// The next update of a watch that may not be there.
 async fn next(watch: &mut Option<mpsc::Receiver<Update>>) -> Option<Update> {
     match watch {
@@ -227,5 +281,35 @@ fn for_calc(update: &Update) -> Option<calc::Update> {
         }
         Update::InSync => Some(calc::Update::InSync),
         Update::Delete(_) | Update::Fault(_) | Update::Trouble(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use calico_datastore::Revision;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_calculation_hears_of_an_own_block_when_its_owner_changes() {
+        let key = Key::Block("10.0.0.0/26".parse().unwrap());
+        let put = |affinity: &str| {
+            let value = json!({"spec": {"cidr": "10.0.0.0/26", "affinity": affinity}});
+            Update::Put(Entry { key: key.clone(), value, revision: Revision("1".to_owned()) })
+        };
+        let mut own = OwnBlocks::new("east");
+        for (update, told) in [
+            (put("host:east"), false),
+            (put("host:east"), true),
+            (put("host:west"), false),
+            (put("host:west"), false),
+            (put("host:east"), false),
+            (put("host:east"), true),
+            (Update::Delete(key.clone()), false),
+            (put("host:east"), false),
+        ] {
+            assert_eq!(own.is_told(&update), told, "{update:?}");
+        }
     }
 }

@@ -46,6 +46,15 @@ pub(crate) enum Order {
         /// Told when its routes are gone.
         done: oneshot::Sender<()>,
     },
+    /// Disconnect a workload and switch its interface off for good, for it to be removed later.
+    Dismiss {
+        /// Its endpoint.
+        key: Key,
+        /// The container that goes; the interface of another is left alone.
+        container: String,
+        /// Told when nothing of it reaches the node any more; false if no interface is known to be the container's.
+        done: oneshot::Sender<bool>,
+    },
 }
 
 /// Who hears how it is going.
@@ -217,6 +226,9 @@ impl Kernel {
                 });
                 let _ = done.send(outcome.map_err(|error| error.to_string()));
             }
+            Order::Dismiss { key, container, done } => {
+                let _ = done.send(self.dismiss(&key, container));
+            }
             Order::Detach { key, container, done } => {
                 let changes = self.calc.claim(&key, Claim::Gone { container });
                 self.desire(changes);
@@ -225,6 +237,19 @@ impl Kernel {
                 let _ = done.send(());
             }
         }
+    }
+
+    fn dismiss(&mut self, key: &Key, container: String) -> bool {
+        let Some(name) = self.calc.interface_of(key, &container).map(str::to_owned) else { return false };
+        if let Err(error) = self.dataplane.dismiss(&name) {
+            warn!(interface = name, %error, "an interface cannot be switched off, the plugin has to remove it");
+            return false;
+        }
+        let changes = self.calc.claim(key, Claim::Gone { container });
+        self.desire(changes);
+        self.write();
+        self.write_files();
+        true
     }
 
     fn notice(&mut self) {

@@ -7,7 +7,7 @@
 //!                         │        ▲
 //!                         └──► allocator   owns ipam::Allocator
 //!                                  ▲
-//!  CNI plugins ──socket──► agent ──┘  one task a conversation; one more works off the spool
+//!  CNI plugins ──socket──► agent ──┘  one task a conversation; one more removes what is gone, one works off the spool
 //! ```
 //! Beside them: `redetect` looks at the node's addresses again, `settings` follows FelixConfiguration, `availability` tells
 //! Kubernetes whether pods may come.
@@ -20,6 +20,7 @@ mod bring_up;
 mod config;
 mod feed;
 mod kernel;
+mod known;
 mod metrics;
 mod redetect;
 mod settings;
@@ -44,7 +45,7 @@ use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
-use agent::{Agent, Listener, work_off};
+use agent::{Agent, Listener, see_off, work_off};
 use allocator::Addresses;
 use arguments::Arguments;
 use availability::Availability;
@@ -52,6 +53,7 @@ use bring_up::{Patience, Site, bring_up, find_parameters, name};
 use config::{Config, Raw};
 use feed::Feed;
 use kernel::{Kernel, Reporters};
+use known::Known;
 use metrics::Metrics;
 use settings::{Settings, tell_idle};
 use state::State;
@@ -214,6 +216,7 @@ async fn serve(
     let (to_allocator, allocator_updates) = mpsc::channel(4 * QUEUE);
     let (orders, kernel_orders) = mpsc::channel(QUEUE);
     let (addresses, jobs) = Addresses::channel();
+    let (departures, leaving) = mpsc::channel(QUEUE);
 
     let calc = Calc::new(felix_calc::Settings { node: node.clone(), prefixes: config.interface_prefixes.clone() });
     let dataplane = Dataplane::open(felix_dataplane::Settings {
@@ -235,9 +238,11 @@ async fn serve(
         .context("the kernel's notifications cannot be waited for")?;
     let (node_stored, node_seen) = watch::channel(None);
     let (made_anew, is_made_anew) = watch::channel(0);
+    let known = Known::default();
     let feed = Feed {
         use_pod_cidr: site.use_pod_cidr,
         node: node_stored,
+        known: has_pods.then(|| known.clone()),
         calc: to_calc,
         allocator: to_allocator,
         state,
@@ -254,7 +259,9 @@ async fn serve(
         turns: agent::Turns::default(),
         has_pods,
         store: store.clone(),
+        known,
         addresses,
+        departures,
         kernel: orders,
         state: state_reader,
         metrics,
@@ -266,6 +273,7 @@ async fn serve(
     tasks.spawn(allocator::run(allocator, allocator_updates, jobs));
     tasks.spawn(feed.run(store.clone(), node.clone()));
     tasks.spawn(work_off(agent.clone()));
+    tasks.spawn(see_off(agent.clone(), leaving));
     tasks.spawn(redetect::run(site.clone(), node_seen.clone(), made_anew));
     // These two may end, and have an end of their own.
     let availability = Availability::new(&site);

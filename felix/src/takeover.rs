@@ -163,7 +163,8 @@ async fn take(agent: &Agent, lease: &Lease, pod: Option<&(String, String)>) -> R
     };
     let mut pause = PAUSES.0;
     loop {
-        match agent.addresses.assign(request.clone()).await {
+        let assigned = async { agent.addresses.assign(request.clone(), None).await?.settled().await };
+        match assigned.await {
             Ok(_) => return Ok(()),
             // Written to the store or not, asked for again under the same handle it is given again.
             Err(

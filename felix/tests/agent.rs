@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use bed::{Bed, Refused, endpoint_key, pod};
 use calico_agent::client::{Client, ClientError};
-use calico_agent::{Add, Attached, Del, Reply, Request};
+use calico_agent::{Add, Attached, Del, Reply, Request, Sandbox};
 use calico_api::{
     ClusterInformationSpec, IPAMBlockSpec, IPAMHandleSpec, IPPoolSpec, Key, Kind, NodeSpec, WorkloadEndpointSpec,
 };
+use calico_datastore::Filter;
 use calico_netlink::{Monitor, RouteFilter, Socket, namespace};
 
 const POOL: (&str, &str) = ("CALICO_IPV4POOL_CIDR", "10.65.0.0/16");
@@ -101,7 +102,7 @@ fn a_plugin_that_hangs_up_leaves_nothing_behind() {
     bed.start();
     let (client, assigned) = bed.first_round(&pod("web-0", "c1")).unwrap();
     let handle = Key::Handle("k8s-pod-network.c1".to_owned());
-    assert!(bed.stored::<IPAMHandleSpec>(&handle).is_some());
+    bed.until("the address is written down", |bed| bed.stored::<IPAMHandleSpec>(&handle).is_some());
     drop(client);
     bed.until("the address is released", |bed| bed.stored::<IPAMHandleSpec>(&handle).is_none());
     assert_eq!(bed.stored::<WorkloadEndpointSpec>(&endpoint_key("web-0")), None);
@@ -157,6 +158,82 @@ fn a_plugin_that_dies_before_it_hears_done_leaves_nothing_behind() {
 }
 
 #[test]
+fn pods_leave_together_and_whatever_happens_completely() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    let leave = |bed: &Bed, sandbox: &Sandbox| bed.call(&Request::Del(Del { sandbox: sandbox.clone(), gone: false }));
+    assert_eq!(leave(&bed, &pod("web-0", "c0").sandbox), Reply::Detach, "nothing is known of it");
+
+    let is_off = |bed: &Bed, name: &str| {
+        let link = namespace::inside(&bed.namespace, || Socket::open().unwrap().link(name).unwrap()).unwrap();
+        link.is_none_or(|link| !link.up)
+    };
+    let nothing_left = |bed: &mut Bed| {
+        // A note goes last of all.
+        if fs::read_dir(bed.path("spool")).map_or(0, Iterator::count) > 0 {
+            return false;
+        }
+        let links = namespace::inside(&bed.namespace, || Socket::open().unwrap().links().unwrap()).unwrap();
+        let interfaces = links.iter().filter(|link| link.name.starts_with("cali")).count();
+        let (endpoints, handles, blocks) = bed.on_store(async |store| {
+            let endpoints = store.list::<WorkloadEndpointSpec>(&Filter::All).await.unwrap().items.len();
+            let handles = store.list::<IPAMHandleSpec>(&Filter::All).await.unwrap().items.len();
+            (endpoints, handles, store.list::<IPAMBlockSpec>(&Filter::All).await.unwrap().items)
+        });
+        let taken = blocks.iter().flat_map(|block| &block.spec.allocations).flatten().count();
+        assert_eq!(
+            [interfaces, endpoints, handles, taken],
+            [0; 4],
+            "forgotten interfaces, endpoints, handles, addresses"
+        );
+        true
+    };
+    let wired: Vec<_> = (0..20).map(|n| bed.add(&pod(&format!("web-{n}"), &format!("c{n}"))).unwrap()).collect();
+    for one in &wired {
+        assert_eq!(leave(&bed, &one.sandbox), Reply::Done);
+        let name = &one.assigned.host_interface;
+        assert!(is_off(&bed, name), "its pod sends no more");
+        assert!(!bed.routes().iter().any(|route| route.ends_with(name.as_str())));
+    }
+    bed.until("nothing is left", nothing_left);
+
+    // The pod's next sandbox comes at once: it waits for the one before, and is not touched by what is left of it.
+    let old = bed.add(&pod("web-0", "c1")).unwrap();
+    assert_eq!(leave(&bed, &old.sandbox), Reply::Done);
+    let new = bed.add(&pod("web-0", "c2")).unwrap();
+    bed.reaches(&new);
+    assert_eq!(leave(&bed, &old.sandbox), Reply::Detach);
+    bed.reaches(&new);
+
+    // Killed with some of it done: the next felix does the rest.
+    for round in 0..5 {
+        let names = ["a", "b", "c"].map(|name| format!("{name}{round}"));
+        let wired = names.map(|name| bed.add(&pod(&name, &name)).unwrap());
+        for one in &wired {
+            assert_eq!(leave(&bed, &one.sandbox), Reply::Done);
+        }
+        bed.kill();
+        bed.start();
+    }
+    bed.reaches(&new);
+    assert_eq!(leave(&bed, &new.sandbox), Reply::Done);
+    bed.until("nothing is left", nothing_left);
+}
+
+#[test]
+fn the_last_address_goes_from_a_pod_that_left_to_one_that_comes() {
+    let mut bed = Bed::new(&[("CALICO_IPV4POOL_CIDR", "10.65.0.0/32"), ("CALICO_IPV4POOL_BLOCK_SIZE", "32")]);
+    bed.start();
+    for number in 0..3 {
+        let wired = bed.add(&pod(&format!("web-{number}"), &format!("c{number}"))).unwrap();
+        assert_eq!(wired.assigned.addresses[0].address.to_string(), "10.65.0.0");
+        refused(&bed, &pod("other", "c9"), 11, "pool");
+        bed.reaches(&wired);
+        assert_eq!(bed.call(&Request::Del(Del { sandbox: wired.sandbox.clone(), gone: false })), Reply::Done);
+    }
+}
+
+#[test]
 fn requests_for_one_pod_are_served_one_after_the_other() {
     let mut bed = Bed::new(&[POOL]);
     bed.start();
@@ -167,7 +244,7 @@ fn requests_for_one_pod_are_served_one_after_the_other() {
     };
     // A DEL does not overtake the ADD of its sandbox.
     let (mut first, assigned) = bed.first_round(&pod("web-0", "c1")).unwrap();
-    let answer = impatient(Request::Del(Del { sandbox: pod("web-0", "c1").sandbox }));
+    let answer = impatient(Request::Del(Del { sandbox: pod("web-0", "c1").sandbox, gone: true }));
     assert!(matches!(answer, Err(ClientError::Silent { .. })), "{answer:?}");
     let (_pod, host_index) = bed.wire(&assigned);
     let attached = Attached { host_index, ..Attached::default() };
@@ -220,7 +297,7 @@ fn pods_that_start_together_get_addresses_of_their_own() {
     assert_eq!(addresses.len(), 20);
     for number in 0..20 {
         let sandbox = pod(&format!("web-{number}"), &format!("c{number}")).sandbox;
-        assert_eq!(bed.call(&Request::Release(Del { sandbox })), Reply::Done);
+        assert_eq!(bed.call(&Request::Release(Del { sandbox, gone: true })), Reply::Done);
     }
     let left = bed.on_store(async |store| store.list::<IPAMHandleSpec>(&calico_datastore::Filter::All).await.unwrap());
     assert_eq!(left.items, []);
@@ -233,7 +310,7 @@ fn remembered_releases_are_done_at_the_start_and_unreadable_ones_set_aside() {
     let wired = bed.add(&pod("web-0", "c1")).unwrap();
     bed.kill();
     let spool = bed.path("spool");
-    calico_agent::spool::remember(&spool, &Del { sandbox: wired.sandbox.clone() }).unwrap();
+    calico_agent::spool::remember(&spool, &Del { sandbox: wired.sandbox.clone(), gone: true }).unwrap();
     fs::write(spool.join("broken.json"), "{").unwrap();
     bed.start();
     bed.until("the address is released", |bed| {
@@ -255,7 +332,7 @@ fn a_remembered_release_that_cannot_be_done_does_not_hold_up_the_others() {
     let wired: Vec<_> = names.iter().map(|name| bed.add(&pod(name, name)).unwrap()).collect();
     bed.kill();
     for pod in &wired {
-        calico_agent::spool::remember(&bed.path("spool"), &Del { sandbox: pod.sandbox.clone() }).unwrap();
+        calico_agent::spool::remember(&bed.path("spool"), &Del { sandbox: pod.sandbox.clone(), gone: true }).unwrap();
     }
     // Somebody spoils the endpoint of the first that is found.
     let found = calico_agent::spool::pending(&bed.path("spool")).unwrap();

@@ -229,6 +229,13 @@ impl Calc {
         self.change(key, |known| known.claim = Some(Word { container, wanted, old: false }))
     }
 
+    /// The interface that was made for a container, as long as its endpoint has it.
+    pub fn interface_of(&self, key: &Key, container: &str) -> Option<&str> {
+        let local = self.endpoints.get(key)?.in_force()?;
+        let told = self.told.get(&local.name)?;
+        (local.interface.container == container && told.endpoint.key == *key).then_some(local.name.as_str())
+    }
+
     /// Lets go of the claims that have been through this once already. To be called now and then while the watch works:
     /// it bounds the life of a claim that the watch never confirms, because a relist skipped that version.
     pub fn age(&mut self) -> Vec<Change> {

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use calico_netlink::{
-    Address, Error, Event, Link, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN,
+    Address, Error, Event, Link, LinkChange, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN,
 };
 use felix_calc::{Change, Interface, Key};
 use ipnet::IpNet;
 use tracing::debug;
 
 use crate::addresses::Addresses;
-use crate::interface::{ensure_link_local, set_parameters, switch_on};
+use crate::interface::{LEAVING, ensure_link_local, set_parameters, switch_on};
 use crate::ownership::Ownership;
 use crate::{Settings, routes};
 
@@ -308,6 +308,24 @@ impl Dataplane {
             Some(failure) => Err(kernel(failure.error)),
             None => Ok(()),
         }
+    }
+
+    /// Switches a workload's interface off for good and puts it into the group of those that [`remove_leaving`] removes: with
+    /// it go its routes, and nothing of the workload reaches the node any more. One that is not there is gone already.
+    ///
+    /// [`remove_leaving`]: crate::remove_leaving
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn dismiss(&mut self, name: &str) -> Result<(), Error> {
+        let Some(link) = self.socket.link(name)? else { return Ok(()) };
+        let change = LinkChange { up: Some(false), group: Some(LEAVING), ..LinkChange::default() };
+        match self.socket.change_link(link.index, &change) {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+        self.notice_link(&Link { up: false, ..link });
+        Ok(())
     }
 
     /// How many of our routes the kernel holds.

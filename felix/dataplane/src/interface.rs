@@ -12,6 +12,21 @@ pub const HOST_MAC: Mac = Mac([0xee; 6]);
 /// `fe80::ecee:eeff:feee:eeee/64`, made of [`HOST_MAC`] (RFC 4291 appendix A).
 const HOST_LINK_LOCAL: [u16; 8] = [0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee];
 
+/// The group of interfaces whose workloads are gone: a number that nobody is likely to use for something else.
+pub(crate) const LEAVING: u32 = 0x0c1c_a700;
+
+/// Removes the interfaces that were switched off by [`Dataplane::dismiss`](crate::Dataplane::dismiss), all at once. It takes
+/// some 20 ms, in which the kernel can do other things: not on the thread that serves pods.
+///
+/// # Errors
+/// The kernel's, but not that there are none.
+pub fn remove_leaving(socket: &mut Socket) -> Result<(), Error> {
+    match socket.delete_group(LEAVING) {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Sets the parameters of an interface. `ipv6`: whether the workload has an IPv6 address.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ mod routes;
 
 pub use calico_netlink::{Error, Mac};
 pub use dataplane::{Applied, AttachError, Dataplane, Failure};
-pub use interface::HOST_MAC;
+pub use interface::{HOST_MAC, remove_leaving};
 
 /// What the dataplane must know beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,14 +4,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use calico_agent::{Add, Assigned, AssignedAddress, Attached, Del, Failure, PodNetworks, Reply, Request, Sandbox};
-use calico_api::{Key, Kind, NodeSpec};
+use calico_api::{Key, Kind, NodeSpec, WorkloadEndpoint};
+use calico_datastore::Write;
+use ipam::AssignError;
 use ipnet::IpNet;
 use tokio::net::UnixStream;
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use super::annotations::Wishes;
 use super::endpoint::Identity;
 use super::wire::{Silence, Wire};
+use super::work::Parting;
 use super::{Agent, code};
+use crate::allocator::{Accompany, Assigning, IpamError};
 
 /// How long a plugin may take to say what it wants.
 const FIRST: Duration = Duration::from_secs(10);
@@ -57,7 +62,7 @@ pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
         let result = match request {
             Request::Add(add) => add_interface(agent, &mut wire, &add).await,
             Request::Assign(add) => assign(agent, &mut wire, &add).await,
-            Request::Del(del) => delete(agent, &del).await.map(|()| End::Done),
+            Request::Del(del) => delete(agent, &mut wire, &del).await,
             Request::Release(del) => release(agent, &del).await.map(|()| End::Done),
             Request::Attached(_) => Err(Failure {
                 code: code::INVALID,
@@ -91,18 +96,22 @@ pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
     .await;
 }
 
-/// ADD: addresses; then, while the plugin makes the interface, the endpoint; then the node's side. What is done is undone
-/// if any of it fails or the plugin hangs up, even if it does so before it hears that all is done.
+/// ADD: addresses; then, while the plugin makes the interface, they are written down with the endpoint; then the node's side.
+/// What is done is undone if any of it fails or the plugin hangs up, even if it does so before it hears that all is done.
 async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End, Failure> {
     let identity = identity(agent, &add.sandbox)?;
     check_node(agent, add)?;
     let state = agent.ready().await?;
     let _turn = agent.turns.wait(&identity.key).await;
     agent.settle(&identity, &add.sandbox).await?;
-    let wishes = agent.wishes(&identity, &add.sandbox).await?;
+    let wishes = agent.wishes(&identity, add).await?;
     let wanted = wishes.apply(add)?;
-    let mut assigned =
-        if wanted.given.is_empty() { agent.take_addresses(&identity, &wanted).await? } else { given(agent, &wanted)? };
+    let (mut assigned, assigning) = if wanted.given.is_empty() {
+        let (addresses, assigning) = addresses(agent, &identity, &wanted, Some(&wishes)).await?;
+        (addresses, Some(assigning))
+    } else {
+        (given(agent, &wanted)?, None)
+    };
     assigned.mac = wishes.mac.map(|mac| mac.to_string());
     assigned.host_interface.clone_from(&identity.interface);
     assigned.mtu = state.pod_mtu;
@@ -111,18 +120,19 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End,
     for doubt in &wishes.doubts {
         warn!(doubt, "a limit of the pod's traffic cannot be taken as it is written");
     }
-    if !wire.answer(&Reply::Assigned(assigned)).await {
-        info!("the plugin hung up before it was given its addresses");
-        agent.forget(&identity, &add.sandbox, None).await?;
-        return Ok(End::HungUp);
-    }
-    // Both to the end, so that what must be undone is known: a write that is broken off may still be made.
-    let (stored, attached) = tokio::join!(agent.store_endpoint(&endpoint), async {
-        match attached(wire).await? {
-            Some(attached) => agent.attach(&endpoint, attached).await.map(Some),
-            None => Ok(None),
+    let heard = wire.answer(&Reply::Assigned(assigned)).await;
+    // All to their ends, so that what must be undone is known: a write that is broken off may still be made.
+    let (stored, attached) = tokio::join!(store(agent, &wanted, assigning, &endpoint), async {
+        if !heard {
+            info!("the plugin hung up before it was given its addresses");
+            return Ok(None);
         }
+        attached(wire).await
     });
+    let attached = match (&stored, attached) {
+        (Ok(()), Ok(Some(attached))) => agent.attach(&endpoint, attached).await.map(Some),
+        (_, attached) => attached.map(|attached| attached.map(drop)),
+    };
     if let (Ok(()), Ok(Some(()))) = (&stored, &attached) {
         if wire.answer(&Reply::Done).await {
             info!(?addresses, interface = identity.interface, "workload connected");
@@ -137,6 +147,68 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End,
         (_, Ok(None)) | (Ok(()), Ok(Some(()))) => Ok(End::HungUp),
         (Err(failure), _) | (_, Err(failure)) => Err(failure),
     }
+}
+
+/// Asks for addresses and waits until it is known which they will be. With `wishes` there will be an endpoint, which is written
+/// together with them where the store can. If those that are just leaving may have the last ones,
+/// they are waited for.
+async fn addresses(
+    agent: &Agent,
+    identity: &Identity,
+    add: &Add,
+    wishes: Option<&Wishes>,
+) -> Result<(Assigned, Assigning), Failure> {
+    let mut flushed = false;
+    loop {
+        let accompany = |wishes: &Wishes| -> Accompany {
+            let (identity, sandbox, node) = (identity.clone(), add.sandbox.clone(), agent.node.clone());
+            let wishes = wishes.clone();
+            Box::new(move |assigned| {
+                let addresses: Vec<_> = assigned.iter().map(|assigned| assigned.address).collect();
+                let endpoint = wishes.onto(identity.endpoint(&sandbox, &node, &addresses));
+                Write::create(&endpoint).into_iter().collect()
+            })
+        };
+        let also = wishes.filter(|_| agent.store.backend().is_atomic()).map(accompany);
+        let mut assigning = agent.ask_addresses(identity, add, also).await?;
+        match assigning.told().await {
+            Ok(assigned) => {
+                let whole = |one: ipam::Assigned| AssignedAddress {
+                    address: one.address,
+                    block_length: one.block.prefix_len(),
+                };
+                let addresses = assigned.into_iter().map(whole).collect();
+                return Ok((Assigned { addresses, ..Assigned::default() }, assigning));
+            }
+            Err(IpamError::Assign(AssignError::Exhausted { .. })) if !flushed => {
+                agent.flush().await;
+                flushed = true;
+            }
+            Err(error) => return Err(agent.not_assigned(add, error).await),
+        }
+    }
+}
+
+/// Sees that addresses and endpoint are stored.
+async fn store(
+    agent: &Agent,
+    add: &Add,
+    assigning: Option<Assigning>,
+    endpoint: &WorkloadEndpoint,
+) -> Result<(), Failure> {
+    let Some(mut assigning) = assigning else { return agent.store_endpoint(endpoint).await };
+    let settled = async {
+        match assigning.settled().await {
+            Ok(settled) => Ok(settled.accompanied),
+            Err(error) => Err(agent.not_assigned(add, error).await),
+        }
+    };
+    if agent.store.backend().is_atomic() {
+        return if settled.await? { Ok(()) } else { agent.store_endpoint(endpoint).await };
+    }
+    // The endpoint says only which addresses the pod will have; it has them when both are written.
+    let (settled, stored) = tokio::join!(settled, agent.store_endpoint(endpoint));
+    settled.and(stored)
 }
 
 /// The addresses that another IPAM plugin gave, as if they had been taken here.
@@ -171,7 +243,10 @@ async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End, Failur
     let state = agent.ready().await?;
     let _turn = agent.turns.wait(&identity.key).await;
     agent.settle(&identity, &add.sandbox).await?;
-    let mut assigned = agent.take_addresses(&identity, add).await?;
+    let (mut assigned, mut assigning) = addresses(agent, &identity, add, None).await?;
+    if let Err(error) = assigning.settled().await {
+        return Err(agent.not_assigned(add, error).await);
+    }
     assigned.mtu = state.pod_mtu;
     if wire.answer(&Reply::Assigned(assigned)).await {
         return Ok(End::Answered);
@@ -181,11 +256,23 @@ async fn assign(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End, Failur
     Ok(End::HungUp)
 }
 
-/// DEL: routes, endpoint, addresses, in this order, so that an address is not given out again before it is gone.
-async fn delete(agent: &Agent, del: &Del) -> Result<(), Failure> {
+/// DEL: the interface is switched off, the rest is done later together with others. Of a sandbox whose interface is not known
+/// the plugin removes what it finds first; then routes, endpoint and addresses, in this order, so that an address is
+/// not given out again before it is gone.
+async fn delete(agent: &Agent, wire: &mut Wire, del: &Del) -> Result<End, Failure> {
     let identity = identity(agent, &del.sandbox)?;
-    let _turn = agent.turns.wait(&identity.key).await;
-    agent.forget(&identity, &del.sandbox, None).await
+    let turn = agent.turns.wait(&identity.key).await;
+    if del.gone {
+        return agent.forget(&identity, &del.sandbox, None).await.map(|()| End::Done);
+    }
+    match agent.part(&identity, &del.sandbox, turn).await {
+        Parting::Done => Ok(End::Done),
+        Parting::Unknown(turn) => {
+            drop(turn);
+            wire.answer(&Reply::Detach).await;
+            Ok(End::Answered)
+        }
+    }
 }
 
 async fn release(agent: &Agent, del: &Del) -> Result<(), Failure> {

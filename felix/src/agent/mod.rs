@@ -6,6 +6,7 @@
 mod annotations;
 mod check;
 mod conversation;
+mod departure;
 mod endpoint;
 mod garbage;
 mod listener;
@@ -23,9 +24,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::allocator::Addresses;
 use crate::kernel::Order;
+use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::state::State;
 
+pub(crate) use departure::{Leaving, see_off};
 pub(crate) use listener::Listener;
 pub(crate) use spool::work_off;
 pub(crate) use turns::Turns;
@@ -64,8 +67,12 @@ pub(crate) struct Agent {
     pub(crate) has_pods: bool,
     /// Where endpoints are stored.
     pub(crate) store: Store,
+    /// What the watches tell of pods and namespaces.
+    pub(crate) known: Known,
     /// Where addresses come from.
     pub(crate) addresses: Addresses,
+    /// Who does what is left of a DEL.
+    pub(crate) departures: mpsc::Sender<Leaving>,
     /// Who programs the kernel.
     pub(crate) kernel: mpsc::Sender<Order>,
     /// How the whole is doing.

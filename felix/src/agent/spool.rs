@@ -24,6 +24,10 @@ pub(crate) async fn work_off(agent: Arc<Agent>) {
     if state.wait_for(|state| state.in_sync).await.is_err() {
         return;
     }
+    // What a Felix before this one had switched off, perhaps without having noted it yet.
+    if let Err(error) = agent.remove_leaving().await {
+        warn!(%error, "interfaces of sandboxes that are gone are not removed");
+    }
     let mut ticks = interval_at(Instant::now(), PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut trouble = false;

@@ -6,22 +6,24 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use calico_agent::spool::{Pending, pending};
-use calico_agent::{Add, Assigned, AssignedAddress, Attached, Del, Failure, Sandbox};
+use calico_agent::spool::Pending;
+use calico_agent::{Add, Attached, Del, Failure, Sandbox};
 use calico_api::{Key, Kind, PoolUse, ProfileSpec, WorkloadEndpoint, WorkloadEndpointSpec};
 use calico_datastore::Error;
 use ipam::{AssignError, AssignRequest, ReleaseError};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::annotations::Wishes;
+use super::departure::{Departure, Leaving};
 use super::endpoint::{Identity, over};
 use super::{Agent, PATIENCE, code};
-use crate::allocator::IpamError;
+use crate::allocator::{Accompany, Assigning, IpamError};
 use crate::kernel::Order;
+use crate::known::Namespace;
 
 /// How often an endpoint is read anew because somebody else wrote it in between.
 const TRIES: usize = 6;
@@ -35,6 +37,9 @@ pub(crate) enum UndoError {
     /// The endpoint is still stored.
     #[error("the endpoint is not deleted: {0}")]
     Endpoint(#[source] StepError),
+    /// The interface may still be there.
+    #[error("the interface is not removed: {0}")]
+    Interface(String),
     /// The addresses are still taken.
     #[error("the addresses are not released: {}", chain(.0))]
     Addresses(#[from] IpamError),
@@ -47,7 +52,7 @@ impl UndoError {
             Self::Endpoint(StepError::Silent { .. }) | Self::Addresses(IpamError::Silent | IpamError::Stopping) => true,
             Self::Endpoint(StepError::Store(error)) => error.is_temporary(),
             Self::Addresses(IpamError::Release(ReleaseError::Datastore { source, .. })) => source.is_temporary(),
-            Self::Addresses(IpamError::Release(_) | IpamError::Assign(_)) => false,
+            Self::Interface(_) | Self::Addresses(IpamError::Release(_) | IpamError::Assign(_)) => false,
         }
     }
 }
@@ -64,6 +69,14 @@ pub(crate) enum StepError {
     /// The store says why.
     #[error("{}", chain(.0))]
     Store(Error),
+}
+
+/// What became of a DEL.
+pub(crate) enum Parting {
+    /// Nothing of the sandbox reaches the node any more, and the rest will be done.
+    Done,
+    /// The plugin has to remove the interface.
+    Unknown(OwnedMutexGuard<()>),
 }
 
 impl Agent {
@@ -89,7 +102,8 @@ impl Agent {
     ///
     /// # Errors
     /// Code 11 if the pod is not there, 999 if an annotation cannot be understood.
-    pub(crate) async fn wishes(&self, identity: &Identity, sandbox: &Sandbox) -> Result<Wishes, Failure> {
+    pub(crate) async fn wishes(&self, identity: &Identity, add: &Add) -> Result<Wishes, Failure> {
+        let sandbox = &add.sandbox;
         let Some(pod) = sandbox.pod.as_ref().filter(|_| self.has_pods) else { return Ok(Wishes::default()) };
         let failed = |reason: StepError| Failure {
             code: code::LATER,
@@ -104,16 +118,24 @@ impl Agent {
                 reason => format!("{reason}; check the datastore, then try again"),
             },
         };
+        let seen = add.pod_uid.as_deref().and_then(|uid| self.known.pod(&identity.key, uid));
+        if let (Some(annotations), Some(namespace)) = (seen, self.known.namespace(&pod.namespace)) {
+            let wishes = Wishes::read(&annotations, &namespace.annotations)?;
+            // Who has such an address at the moment must be asked.
+            if wishes.addresses.is_empty() {
+                self.addresses.tell_namespace(pod.namespace.clone(), namespace.labels).await;
+                return Ok(wishes);
+            }
+        }
         let key = Key::named(Kind::Profile, format!("kns.{}", pod.namespace));
         let (endpoint, namespace) = tokio::join!(
             self.bounded(self.store.get::<WorkloadEndpointSpec>(&identity.key)),
             self.bounded(self.store.get::<ProfileSpec>(&key)),
         );
         let (endpoint, namespace) = (endpoint.map_err(failed)?, namespace.map_err(failed)?);
-        let labels = namespace.spec.labels_to_apply.into_iter().flatten();
-        let labels = labels.filter_map(|(key, value)| Some((key.strip_prefix("pcns.")?.to_owned(), value)));
-        self.addresses.tell_namespace(pod.namespace.clone(), labels.collect()).await;
-        let wishes = Wishes::read(&endpoint.metadata.annotations, &namespace.metadata.annotations)?;
+        let namespace = Namespace::of(namespace.metadata, namespace.spec);
+        self.addresses.tell_namespace(pod.namespace.clone(), namespace.labels).await;
+        let wishes = Wishes::read(&endpoint.metadata.annotations, &namespace.annotations)?;
         let before = &endpoint.spec.container_id;
         let holds = |address: &IpAddr| endpoint.spec.ip_networks.contains(&IpNet::from(*address).to_string());
         if !before.is_empty() && *before != sandbox.container_id && wishes.addresses.iter().any(holds) {
@@ -128,11 +150,16 @@ impl Agent {
         Ok(wishes)
     }
 
-    /// Takes the addresses that `add` asks for.
+    /// Asks for the addresses that `add` wants. `also` makes of them what is to be written together with them.
     ///
     /// # Errors
-    /// What the plugin is told. Nothing is taken then, or it will be released.
-    pub(crate) async fn take_addresses(&self, identity: &Identity, add: &Add) -> Result<Assigned, Failure> {
+    /// What the plugin is told. Nothing is taken then.
+    pub(crate) async fn ask_addresses(
+        &self,
+        identity: &Identity,
+        add: &Add,
+        also: Option<Accompany>,
+    ) -> Result<Assigning, Failure> {
         if add.ipv6 {
             self.needs_ipv6()?;
         }
@@ -146,18 +173,19 @@ impl Agent {
             attributes: self.attributes(&add.sandbox),
             ..AssignRequest::ipv4(identity.handle.clone())
         };
-        let error = match self.addresses.assign(request).await {
-            Ok(assigned) => {
-                let addresses = assigned
-                    .into_iter()
-                    .map(|one| AssignedAddress { address: one.address, block_length: one.block.prefix_len() });
-                return Ok(Assigned { addresses: addresses.collect(), ..Assigned::default() });
-            }
-            Err(error) => error,
-        };
+        match self.addresses.assign(request, also).await {
+            Ok(assigning) => Ok(assigning),
+            Err(error) => Err(self.not_assigned(add, error).await),
+        }
+    }
+
+    /// What the plugin is told if it gets no addresses. None are taken, or they will be released.
+    pub(crate) async fn not_assigned(&self, add: &Add, error: IpamError) -> Failure {
         if matches!(error, IpamError::Silent | IpamError::Assign(AssignError::Datastore { .. })) {
             // Something may have been written before the store fell silent; the plugin is not kept waiting for it.
-            self.remember(&add.sandbox, &error.to_string()).await?;
+            if let Err(failure) = self.remember(&add.sandbox, &error.to_string()).await {
+                return failure;
+            }
         }
         let code = match &error {
             IpamError::Silent | IpamError::Stopping | IpamError::Release(_) => code::LATER,
@@ -173,7 +201,7 @@ impl Agent {
             IpamError::Silent => format!("{store}: {error}; check the datastore, then try again"),
             error => chain(error),
         };
-        Err(Failure { code, message: format!("no address for {}", name(&add.sandbox)), details })
+        Failure { code, message: format!("no address for {}", name(&add.sandbox)), details }
     }
 
     /// Stores the endpoint, over what is stored of it.
@@ -286,9 +314,10 @@ impl Agent {
             message: format!("an earlier release for {} is not done yet", name(sandbox)),
             details,
         };
-        let found = pending(&self.spool).map_err(|error| later(format!("{}: {error}", self.spool.display())))?;
-        for one in found.iter().filter(|one| one.del.as_ref().is_ok_and(|del| del.sandbox == *sandbox)) {
-            self.work_off(one, identity, sandbox).await.map_err(|error| later(error.to_string()))?;
+        let found = calico_agent::spool::of(&self.spool, sandbox);
+        let found = found.map_err(|error| later(format!("{}: {error}", self.spool.display())))?;
+        if let Some(one) = found {
+            self.work_off(&one, identity, sandbox).await.map_err(|error| later(error.to_string()))?;
         }
         Ok(())
     }
@@ -306,6 +335,8 @@ impl Agent {
         if !one.path.exists() {
             return Ok(());
         }
+        // It may have been switched off for good and not be removed yet.
+        self.remove_leaving().await.map_err(UndoError::Interface)?;
         self.detach(identity, sandbox).await;
         self.undo(identity, sandbox).await?;
         info!(container = sandbox.container_id, "a remembered release is done");
@@ -338,7 +369,11 @@ impl Agent {
         }
     }
 
-    async fn delete_endpoint(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), Error> {
+    /// Deletes the endpoint of a sandbox, if it is still its own.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn delete_endpoint(&self, identity: &Identity, sandbox: &Sandbox) -> Result<(), Error> {
         for _ in 0..TRIES {
             let stored = match self.store.get::<WorkloadEndpointSpec>(&identity.key).await {
                 Ok(stored) => stored,
@@ -384,9 +419,38 @@ impl Agent {
         self.remember(sandbox, &reason).await
     }
 
+    /// Switches off the interface of a sandbox and notes that the rest is to be done, by [`super::see_off`]; false if no
+    /// interface is known to be the sandbox's, or it cannot be noted: then nothing is done.
+    pub(crate) async fn part(&self, identity: &Identity, sandbox: &Sandbox, turn: OwnedMutexGuard<()>) -> Parting {
+        let (done, answer) = oneshot::channel();
+        let order = Order::Dismiss { key: identity.key.clone(), container: sandbox.container_id.clone(), done };
+        let ask = async {
+            self.kernel.send(order).await.ok()?;
+            answer.await.ok()
+        };
+        let dismissed = timeout(PATIENCE, ask).await.ok().flatten().unwrap_or(false);
+        if !dismissed {
+            return Parting::Unknown(turn);
+        }
+        let del = Del { sandbox: sandbox.clone(), gone: true };
+        let note = match calico_agent::spool::note(&self.spool, &del) {
+            Ok(note) => note,
+            Err(error) => {
+                warn!(%error, "a release cannot be noted, it is done at once");
+                return Parting::Unknown(turn);
+            }
+        };
+        let departure = Departure { identity: identity.clone(), sandbox: sandbox.clone(), note, _turn: turn };
+        match self.departures.send(Leaving::One(Box::new(departure))).await {
+            Ok(()) => Parting::Done,
+            // Felix stops; the next one finds the note.
+            Err(_) => Parting::Done,
+        }
+    }
+
     async fn remember(&self, sandbox: &Sandbox, reason: &str) -> Result<(), Failure> {
         warn!(reason, "the release is remembered and done later");
-        let (spool, del) = (self.spool.clone(), Del { sandbox: sandbox.clone() });
+        let (spool, del) = (self.spool.clone(), Del { sandbox: sandbox.clone(), gone: true });
         let remembered = tokio::task::spawn_blocking(move || calico_agent::spool::remember(&spool, &del)).await;
         let error = match remembered {
             Ok(Ok(())) => return Ok(()),

@@ -292,7 +292,7 @@ impl Bed {
     }
 
     pub(crate) fn del(&self, sandbox: &Sandbox) -> Reply {
-        self.call(&Request::Del(Del { sandbox: sandbox.clone() }))
+        self.call(&Request::Del(Del { sandbox: sandbox.clone(), gone: true }))
     }
 
     /// Whether a TCP connection from the node to the pod works, both ways.
