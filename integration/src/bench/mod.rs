@@ -4,5 +4,5 @@ mod cni;
 mod idle;
 mod sample;
 
-pub use cni::cni;
+pub use cni::{Plan, cni};
 pub use idle::idle;

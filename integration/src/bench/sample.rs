@@ -12,6 +12,11 @@ impl Sample {
         self.0.push(time);
     }
 
+    /// How many.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The time that this share of all did not exceed, in milliseconds.
     pub(super) fn quantile(&self, share: f64) -> f64 {
         let mut times = self.0.clone();

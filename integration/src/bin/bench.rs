@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use integration::bench;
+use integration::net::StoreKind;
 
 /// Measures the programs in a lab, against peers in the same run.
 #[derive(Debug, Parser)]
@@ -14,13 +15,25 @@ struct Arguments {
     bench: Bench,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Bench {
     /// ADD and DEL of the calico plugin against `ptp` with `host-local`, from exec to exit.
     Cni {
-        /// How many pods are measured, at 0 and at 100 pods kept.
+        /// Where our agent keeps its records.
+        #[arg(long, value_enum, default_value_t = Datastore::Sqlite)]
+        store: Datastore,
+        /// How many pods are measured at each setting.
         #[arg(long, default_value_t = 100)]
         count: u32,
+        /// In how many turns.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// How many pods are there already; may be given several times.
+        #[arg(long, default_values_t = [0, 110])]
+        kept: Vec<u32>,
+        /// How many callers there are at once; may be given several times.
+        #[arg(long, default_values_t = [1, 8, 32], value_parser = clap::value_parser!(u32).range(1..))]
+        at_once: Vec<u32>,
     },
     /// The memory of both daemons on an idle node (PSS).
     Idle {
@@ -30,9 +43,26 @@ enum Bench {
     },
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Datastore {
+    /// One SQLite file.
+    Sqlite,
+    /// An etcd.
+    Etcd,
+    /// A kube-apiserver.
+    Kubernetes,
+}
+
 fn main() -> ExitCode {
     let done: Result<String> = match Arguments::parse().bench {
-        Bench::Cni { count } => bench::cni(count),
+        Bench::Cni { store, count, rounds, kept, at_once } => {
+            let store = match store {
+                Datastore::Sqlite => StoreKind::Sqlite,
+                Datastore::Etcd => StoreKind::Etcd,
+                Datastore::Kubernetes => StoreKind::Kubernetes,
+            };
+            bench::cni(&bench::Plan { store, count, rounds: rounds.max(1), kept, at_once })
+        }
         Bench::Idle { nodes } => bench::idle(nodes),
     };
     let (text, code) = match done {

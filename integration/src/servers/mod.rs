@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::datastore::Datastore;
 use crate::holder::Holder;
-use crate::net::{SEGMENT, StoreKind};
+use crate::net::{Net, SEGMENT, StoreKind};
 
 use etcd::Etcd;
 use kubernetes::{ApiServer, Group, Listen};
@@ -48,6 +48,17 @@ impl Server {
         }
     }
 
+    /// The uid of the pod's object, where there is one.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn pod_uid(&self, namespace: &str, name: &str) -> Result<Option<String>> {
+        let Self::Kubernetes(server) = self else { return Ok(None) };
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        let pod = lock(server).request("GET", &path, &serde_json::Value::Null)?;
+        Ok(pod["metadata"]["uid"].as_str().map(str::to_owned))
+    }
+
     /// Removes the pod's object.
     ///
     /// # Errors
@@ -67,6 +78,20 @@ impl Server {
         match self {
             Self::Etcd(_) => Ok(false),
             Self::Kubernetes(server) => lock(server).apply(resource).map(|()| true),
+        }
+    }
+
+    /// What it counts, as Prometheus reads it.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn metrics(&self, net: &Net) -> Result<String> {
+        match self {
+            Self::Etcd(server) => {
+                let url = format!("{}/metrics", lock(server).url());
+                crate::process::run(net.command("curl").args(["-sS", "--fail", &url]))
+            }
+            Self::Kubernetes(server) => lock(server).text("/metrics"),
         }
     }
 

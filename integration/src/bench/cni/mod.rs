@@ -1,173 +1,232 @@
 //! A pod's start and stop: our plugin and agent against the reference plugins, turn by turn in one run.
+//!
+//! The times are from exec to exit of a plugin that a runtime would call, with its input and output in files. What the
+//! kernel and the exec alone cost stands beside them ([`floor`]), and what a server behind the store was asked ([`calls`]).
+
+mod caller;
+mod calls;
+mod floor;
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::caller::{Caller, Contender, Crowd};
 use super::sample::Sample;
 use crate::lab::{Lab, Options, Progress};
 use crate::net::{Net, StoreKind};
-use crate::node::Node;
+use crate::wait;
 
-/// What is run: the plugin, its configuration, and what is measured of it.
-struct Contender {
-    name: &'static str,
-    program: String,
-    netconf: Value,
-    add: Sample,
-    del: Sample,
+/// How many DELs are timed together, until nothing is left of their pods.
+const LEAVING: u32 = 100;
+
+/// Within what nothing may be left after the last DEL.
+const LEFT: Duration = Duration::from_secs(60);
+
+/// What is to be measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where our plugin's agent keeps its records.
+    pub store: StoreKind,
+    /// How many pods each plugin is measured with, for each setting.
+    pub count: u32,
+    /// In how many turns.
+    pub rounds: u32,
+    /// How many pods are there already.
+    pub kept: Vec<u32>,
+    /// How many callers there are at once.
+    pub at_once: Vec<u32>,
 }
 
-/// Measures `count` pods each, with none and with 100 others kept.
+/// One plugin's times at one setting.
+#[derive(Default)]
+struct Times {
+    add: Sample,
+    del: Sample,
+    /// Wall time of all ADDs and of all DELs.
+    adding: Duration,
+    deleting: Duration,
+    /// Processor time of an operation: the plugin's processes and the agent, in milliseconds.
+    cpu: f64,
+}
+
+/// Measures a plan.
 ///
 /// # Errors
 /// If a plugin fails.
-pub fn cni(count: u32) -> Result<String> {
-    let options = Options { nodes: 1, pods: 0, store: StoreKind::Sqlite };
+pub fn cni(plan: &Plan) -> Result<String> {
+    let options = Options { nodes: 1, pods: 0, store: plan.store };
     let mut progress = Progress::default();
-    let net = Net::new(options.store)?;
+    let net = Net::new(plan.store)?;
     let nodes = Lab::nodes(&net, options, &mut progress)?;
     let node = nodes.first().context("a node was asked for")?;
-    let inside = Inside::of(node)?;
-    let mut text = format!(
-        "\n{:<8} {:<22} {:>9} {:>9} {:>9} {:>9}\n",
-        "kept", "plugin", "ADD p50", "ADD p99", "DEL p50", "DEL p99"
-    );
-    for kept in [0, 100] {
-        let mut contenders = contenders();
-        for contender in &contenders {
-            for number in 0..kept {
-                inside.start(contender, &format!("kept{kept}-{number}"))?;
+    let caller = Caller::of(node)?;
+    let contenders = [Contender::ours(), Contender::reference()];
+    let mut text = floor::measure(&caller, plan.count)?;
+    writeln!(
+        text,
+        "\n{:<6} {:<8} {:<18} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "kept", "at once", "plugin", "ADD p50", "ADD p99", "ADD/s", "DEL p50", "DEL p99", "DEL/s", "cpu"
+    )?;
+    for kept in &plan.kept {
+        for at_once in &plan.at_once {
+            for contender in &contenders {
+                (0..*kept).try_for_each(|number| caller.add(contender, &format!("kept-{number}")).map(drop))?;
             }
-        }
-        for number in 0..count + 5 {
-            for contender in &mut contenders {
-                let name = format!("bench{kept}-{number}");
-                let add = inside.start(contender, &name)?;
-                let del = inside.stop(contender, &name)?;
-                // The first few warm everything up.
-                if number >= 5 {
-                    contender.add.add(add);
-                    contender.del.add(del);
+            let mut times: [Times; 2] = Default::default();
+            // The first round warms everything up.
+            for round in 0..=plan.rounds {
+                for (contender, times) in contenders.iter().zip(&mut times) {
+                    let mut unheard = Times::default();
+                    let times = if round == 0 { &mut unheard } else { times };
+                    let count = if round == 0 { *at_once } else { plan.count.div_ceil(plan.rounds) };
+                    play(&caller, contender, &format!("r{round}"), count, *at_once, times)?;
+                    gone(&caller, contender, *kept)?;
                 }
             }
-        }
-        for Contender { name, add, del, .. } in &contenders {
-            let [a50, a99, d50, d99] = [add.quantile(0.5), add.quantile(0.99), del.quantile(0.5), del.quantile(0.99)];
-            writeln!(text, "{kept:<8} {name:<22} {a50:>9.2} {a99:>9.2} {d50:>9.2} {d99:>9.2}")?;
-        }
-        if let [ours, theirs] = contenders.as_slice() {
-            let ratio = |sample: fn(&Contender) -> &Sample, share| {
-                sample(ours).quantile(share) / sample(theirs).quantile(share)
-            };
-            let add: fn(&Contender) -> &Sample = |it| &it.add;
-            let del: fn(&Contender) -> &Sample = |it| &it.del;
-            writeln!(
-                text,
-                "{kept:<8} {:<22} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
-                "ratio",
-                ratio(add, 0.5),
-                ratio(add, 0.99),
-                ratio(del, 0.5),
-                ratio(del, 0.99)
-            )?;
-        }
-        for contender in &contenders {
-            for number in 0..kept {
-                inside.stop(contender, &format!("kept{kept}-{number}"))?;
+            rows(&mut text, *kept, *at_once, &contenders, &times)?;
+            for contender in &contenders {
+                (0..*kept).try_for_each(|number| caller.del(contender, &format!("kept-{number}")).map(drop))?;
+                gone(&caller, contender, 0)?;
             }
         }
     }
-    text += "Milliseconds from exec to exit of the plugin, by turns; medians and 99th percentiles.\n";
+    text += &leaving(&caller, &contenders)?;
+    text += &calls::measure(&net, &caller, &contenders[0], plan.count)?;
+    text += "Milliseconds from exec to exit of the plugin, by turns in one run; cpu is processor time of an ADD and its DEL.\n";
     Ok(text)
 }
 
-fn contenders() -> [Contender; 2] {
-    let contender = |name, program: &str, netconf| Contender {
-        name,
-        program: program.to_owned(),
-        netconf,
-        add: Sample::default(),
-        del: Sample::default(),
-    };
-    [
-        contender(
-            "calico",
-            "/opt/cni/bin/calico",
-            json!({"cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "calico", "ipam": {"type": "calico-ipam"}}),
-        ),
-        contender(
-            "ptp + host-local",
-            "/usr/lib/cni/ptp",
-            json!({"cniVersion": "1.0.0", "name": "reference", "type": "ptp", "ipMasq": false,
-                   "ipam": {"type": "host-local", "subnet": "10.245.0.0/16", "dataDir": "/run/host-local"}}),
-        ),
-    ]
-}
-
-/// A node, entered once by this very thread, so that only the plugin itself is measured.
-struct Inside;
-
-impl Inside {
-    fn of(node: &Node<'_>) -> Result<Self> {
-        let pid = node.holder().pid();
-        let open = |kind| -> Result<OwnedFd> { Ok(std::fs::File::open(format!("/proc/{pid}/ns/{kind}"))?.into()) };
-        let (mount, network) = (open("mnt")?, open("net")?);
-        // A thread that shares its working directory with others may not change its mounts.
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
-        nix::sched::setns(mount.as_fd(), nix::sched::CloneFlags::CLONE_NEWNS)?;
-        nix::sched::setns(network.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)?;
-        Ok(Self)
-    }
-
-    fn start(&self, contender: &Contender, name: &str) -> Result<Duration> {
-        ip(&["netns", "add", &netns(contender, name)])?;
-        self.exec(contender, "ADD", name)
-    }
-
-    fn stop(&self, contender: &Contender, name: &str) -> Result<Duration> {
-        let took = self.exec(contender, "DEL", name)?;
-        ip(&["netns", "del", &netns(contender, name)])?;
-        Ok(took)
-    }
-
-    fn exec(&self, contender: &Contender, verb: &str, name: &str) -> Result<Duration> {
-        use std::io::Write as _;
-        let mut command = Command::new(&contender.program);
-        command
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", format!("{name}-{}", contender.name.len()))
-            .env("CNI_NETNS", format!("/run/netns/{}", netns(contender, name)))
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/opt/cni/bin:/usr/lib/cni")
-            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let input = contender.netconf.to_string();
-        let start = Instant::now();
-        let mut child = command.spawn()?;
-        child.stdin.take().context("its input was to be written")?.write_all(input.as_bytes())?;
-        let output = child.wait_with_output()?;
-        let took = start.elapsed();
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-            bail!("{} {verb} of {name} failed: {said}", contender.name);
+/// A round of one plugin: as `nlbench cniexec` has it, ADD and DEL in turn, or all ADDs and then all DELs by a crowd.
+fn play(
+    caller: &Caller,
+    contender: &Contender,
+    round: &str,
+    count: u32,
+    at_once: u32,
+    times: &mut Times,
+) -> Result<()> {
+    let names: Vec<String> = (0..count).map(|number| format!("{round}-{number}")).collect();
+    let before = caller.cpu(contender)?;
+    if at_once == 1 {
+        for name in &names {
+            caller.prepare(contender, name)?;
+            let add = caller.exec(contender, "ADD", name)?;
+            let del = caller.exec(contender, "DEL", name)?;
+            times.add.add(add);
+            times.del.add(del);
+            times.adding += add;
+            times.deleting += del;
+            caller.clear(contender, name)?;
         }
-        Ok(took)
+    } else {
+        names.iter().try_for_each(|name| caller.prepare(contender, name))?;
+        for (verb, sample, whole) in
+            [("ADD", &mut times.add, &mut times.adding), ("DEL", &mut times.del, &mut times.deleting)]
+        {
+            let Crowd { each, took } = caller.crowd(contender, verb, &names, at_once)?;
+            each.into_iter().for_each(|time| sample.add(time));
+            *whole += took;
+        }
+        names.iter().try_for_each(|name| caller.clear(contender, name))?;
     }
+    times.cpu += caller.cpu(contender)? - before;
+    Ok(())
 }
 
-fn netns(contender: &Contender, name: &str) -> String {
-    format!("{}-{name}", contender.program.rsplit('/').next().unwrap_or_default())
+/// Waits until only so many pods are left of a plugin.
+fn gone(caller: &Caller, contender: &Contender, kept: u32) -> Result<()> {
+    wait::becomes(LEFT, &format!("{kept} pods of {} are left", contender.name), || Ok(caller.left(contender)? <= kept))
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
-    crate::process::run(Command::new("ip").args(arguments)).map(drop)
+fn rows(text: &mut String, kept: u32, at_once: u32, contenders: &[Contender; 2], times: &[Times; 2]) -> Result<()> {
+    let mut figures = Vec::new();
+    for (contender, times) in contenders.iter().zip(times) {
+        let count = f64::from(u32::try_from(times.add.len())?);
+        let row = [
+            times.add.quantile(0.5),
+            times.add.quantile(0.99),
+            count / times.adding.as_secs_f64(),
+            times.del.quantile(0.5),
+            times.del.quantile(0.99),
+            count / times.deleting.as_secs_f64(),
+            times.cpu / count,
+        ];
+        line(text, kept, at_once, contender.name, row, 2)?;
+        figures.push(row);
+    }
+    if let [ours, theirs] = figures.as_slice() {
+        let mut ratio = [0.0; 7];
+        for (ratio, (ours, theirs)) in ratio.iter_mut().zip(ours.iter().zip(theirs)) {
+            *ratio = ours / theirs;
+        }
+        line(text, kept, at_once, "ratio", ratio, 3)?;
+    }
+    Ok(())
+}
+
+fn line(text: &mut String, kept: u32, at_once: u32, name: &str, row: [f64; 7], places: usize) -> Result<()> {
+    write!(text, "{kept:<6} {at_once:<8} {name:<18}")?;
+    row.iter().try_for_each(|figure| write!(text, " {figure:>8.places$}"))?;
+    Ok(writeln!(text)?)
+}
+
+/// How long it takes from the first of many DELs, one after the other, until nothing is left.
+fn leaving(caller: &Caller, contenders: &[Contender; 2]) -> Result<String> {
+    let mut took = Vec::new();
+    let mut text = String::new();
+    for contender in contenders {
+        let names: Vec<String> = (0..LEAVING).map(|number| format!("leaving-{number}")).collect();
+        names.iter().try_for_each(|name| caller.add(contender, name).map(drop))?;
+        let start = Instant::now();
+        names.iter().try_for_each(|name| caller.exec(contender, "DEL", name).map(drop))?;
+        let said = start.elapsed();
+        while caller.left(contender)? > 0 {
+            if start.elapsed() > LEFT {
+                bail!("{} has left interfaces or releases", contender.name);
+            }
+            std::thread::yield_now();
+        }
+        let all = start.elapsed();
+        let [said, all] = [said, all].map(|time| time.as_secs_f64() * 1000.0);
+        writeln!(
+            text,
+            "{LEAVING} DELs of {:<18} answered after {said:>9.1} ms, nothing left after {all:>9.1} ms",
+            contender.name
+        )?;
+        took.push(all);
+        names.iter().try_for_each(|name| caller.clear(contender, name))?;
+    }
+    if let [ours, theirs] = took.as_slice() {
+        writeln!(text, "{LEAVING} DELs, ratio {:.3}", ours / theirs)?;
+    }
+    Ok(text)
+}
+
+impl Contender {
+    fn ours() -> Self {
+        Self {
+            name: "calico",
+            program: "/opt/cni/bin/calico",
+            netconf: json!({"cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "calico",
+                "log_level": "info", "log_file_path": "/var/log/calico/cni/cni.log", "ipam": {"type": "calico-ipam"}}),
+            interfaces: "cali",
+            pending: "/var/lib/calico/pending-releases",
+            agent: Some("felix"),
+        }
+    }
+
+    fn reference() -> Self {
+        Self {
+            name: "ptp + host-local",
+            program: "/usr/lib/cni/ptp",
+            netconf: json!({"cniVersion": "1.0.0", "name": "reference", "type": "ptp", "ipMasq": false,
+                "ipam": {"type": "host-local", "subnet": "10.245.0.0/16", "dataDir": "/run/host-local"}}),
+            interfaces: "veth",
+            pending: "/run/none",
+            agent: None,
+        }
+    }
 }
