@@ -1,6 +1,6 @@
 //! Ocicat on a real cluster: kubelets start pods through our plugin, the DaemonSet is rolled under load, everything goes.
 
-use integration::cluster::{Cluster, Options, image};
+use integration::cluster::{Cluster, Options, image, ping_all};
 use integration::lab::{Progress, Show};
 
 /// The end-to-end tests that need no kube-proxy and no DNS: pods reach pods, and nodes pods, by HTTP and UDP.
@@ -16,6 +16,19 @@ fn from_the_manifests_to_their_removal() {
     cluster.install_ocicat(&image().unwrap()).unwrap();
     let pods = show.pods(12, &mut progress).unwrap();
     show.state(&mut progress).unwrap();
+
+    // A power loss, and whatever else may end at any time.
+    let node = cluster.node("node2").unwrap();
+    node.reboot().unwrap();
+    cluster.restart_apiserver().unwrap();
+    node.kill("kubelet").unwrap();
+    node.kill("containerd").unwrap();
+    let again = cluster.deployed("lab", pods.len()).unwrap();
+    assert_eq!(ping_all(&again).unwrap().lost, Vec::<String>::new(), "after a reboot");
+    cluster.rolled_out("daemonset/calico-node").unwrap();
+    cluster.rolled_out("deployment/ipam-controller").unwrap();
+
+    let pods = cluster.deployed("lab", pods.len()).unwrap();
     show.roll(&pods, &mut progress).unwrap();
     show.e2e(PODS, &mut progress).unwrap();
     show.remove(&mut progress).unwrap();

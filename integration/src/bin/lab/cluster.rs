@@ -101,7 +101,10 @@ pub(crate) fn play(
         Ok(report.good())
     });
     if !keep {
-        progress.step("the cluster taken down", || Ok(drop(cluster)))?;
+        progress.step("the cluster taken down", || {
+            drop(cluster);
+            Ok(())
+        })?;
         return played;
     }
     if let Err(error) = &played {
