@@ -210,7 +210,7 @@ mod tests {
         let list = run(Command::new("tar").arg("-tvf").arg(&path)).unwrap();
         let lines: Vec<&str> = list.lines().collect();
         assert_eq!(lines.len(), 4, "{list}");
-        assert!(lines[0].starts_with("drwxr-xr-x") && lines[0].ends_with(" usr/"), "{list}");
+        assert!(lines[0].starts_with("drwxr-xr-x") && lines[0].contains(" usr"), "{list}");
         assert!(lines[2].starts_with("-rwxr-xr-x") && lines[2].contains(" 513 "), "{list}");
         assert!(lines[3].ends_with("sh -> /usr/lib/x"), "{list}");
     }
