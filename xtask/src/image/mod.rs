@@ -82,9 +82,11 @@ impl Options {
         match &self.tag {
             None => format!("{NAME}:{}", env!("CARGO_PKG_VERSION")),
             // Runtimes want the whole of it, people write `ocicat/ocicat:x`.
-            Some(tag) if tag.split('/').next().is_some_and(|host| host.contains(['.', ':'])) => tag.clone(),
-            Some(tag) if tag.contains('/') => format!("docker.io/{tag}"),
-            Some(tag) => format!("docker.io/library/{tag}"),
+            Some(tag) => match tag.split_once('/') {
+                Some((host, _)) if host.contains(['.', ':']) => tag.clone(),
+                Some(_) => format!("docker.io/{tag}"),
+                None => format!("docker.io/library/{tag}"),
+            },
         }
     }
 }
