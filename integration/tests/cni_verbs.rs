@@ -100,6 +100,11 @@ fn is_assigned(node: &Node<'_>, address: IpAddr) -> Result<bool> {
     Ok(!node.calicoctl(&["ipam", "show", "--ip", &address.to_string()])?.contains("is not assigned"))
 }
 
+/// A DEL is answered when nobody can use the address any more; what is stored goes a little later, with that of others.
+fn becomes_free(node: &Node<'_>, address: IpAddr) -> Result<()> {
+    wait::becomes(PATIENCE, &format!("{address} is free"), || Ok(!is_assigned(node, address)?))
+}
+
 /// The container that a pod's endpoint belongs to; none without an endpoint.
 fn owner(node: &Node<'_>, pod: &str) -> Result<Option<String>> {
     let text = node.calicoctl(&["get", "workloadendpoint", "--namespace", "default", "--output", "json"])?;
@@ -171,7 +176,7 @@ fn gc_gives_back_what_no_sandbox_has_any_more_and_nothing_that_is_in_use() -> Re
         sandbox.succeeds("DEL", plugin)?;
     }
     for result in [&keeps, &loses, &others] {
-        ensure!(!is_assigned(&node, address(result)?)?);
+        becomes_free(&node, address(result)?)?;
     }
     node.check()
 }
@@ -192,17 +197,18 @@ fn a_sandbox_made_anew_is_touched_by_neither_del_nor_gc_of_the_old_one() -> Resu
         ensure!(text.contains("the node has no route to"), "{text}");
         if collected {
             new.succeeds("GC", &calico(valid(&[second])))?;
-            ensure!(!is_assigned(&node, address(&before)?)?, "the old sandbox's address is nobody's");
+            becomes_free(&node, address(&before)?).context("the old sandbox's address is nobody's")?;
         }
         for _ in 0..2 {
             old.succeeds("DEL", &plugin)?;
-            ensure!(!is_assigned(&node, address(&before)?)?);
+            becomes_free(&node, address(&before)?)?;
             ensure!(is_assigned(&node, address(&after)?)? && owner(&node, "web-0")?.as_deref() == Some(second));
             new.succeeds("CHECK", &calico(json!({ "prevResult": after })))?;
             new.ping(node.address().into())?;
         }
         new.succeeds("DEL", &plugin)?;
-        ensure!(!is_assigned(&node, address(&after)?)? && owner(&node, "web-0")?.is_none());
+        becomes_free(&node, address(&after)?)?;
+        ensure!(owner(&node, "web-0")?.is_none());
     }
     node.check()
 }
@@ -262,7 +268,7 @@ fn calico_ipam_serves_under_bridge_and_knows_what_is_in_use_there_only_from_the_
     ensure!(is_assigned(&node, address(&first)?)? && !is_assigned(&node, address(&second)?)?);
     one.succeeds("DEL", &plugin)?;
     two.succeeds("DEL", &plugin)?;
-    ensure!(!is_assigned(&node, address(&first)?)?);
+    becomes_free(&node, address(&first)?)?;
     node.check()
 }
 
@@ -305,7 +311,9 @@ fn bandwidth_and_portmap_are_chained_and_a_pod_may_route_if_its_network_says_so(
     for plugin in chain.iter().rev() {
         sandbox.succeeds("DEL", &of(plugin.clone(), &result))?;
     }
-    ensure!(!is_assigned(&node, address(&result)?)? && node.run("ip", &["link", "show", "dev", host]).is_err());
+    becomes_free(&node, address(&result)?)?;
+    // Interfaces that leave are deleted together, a little later.
+    wait::becomes(PATIENCE, "the interface is gone", || Ok(node.run("ip", &["link", "show", "dev", host]).is_err()))?;
     node.check()
 }
 
@@ -331,6 +339,9 @@ fn a_pod_with_addresses_of_host_local_is_connected_like_any_other() -> Result<()
     ensure!(error["msg"] == "IPAM plugin host-local failed to CHECK", "{error}");
     one.succeeds("DEL", &with(&first))?;
     two.succeeds("DEL", &with(&second))?;
-    ensure!(!files()?.contains("10.65.7.3") && owner(&node, "web-0")?.is_none() && owner(&node, "web-1")?.is_none());
+    ensure!(!files()?.contains("10.65.7.3"));
+    wait::becomes(PATIENCE, "the endpoints are gone", || {
+        Ok(owner(&node, "web-0")?.is_none() && owner(&node, "web-1")?.is_none())
+    })?;
     node.check()
 }

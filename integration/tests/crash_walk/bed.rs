@@ -50,7 +50,7 @@ impl<'net> Bed<'net> {
         // Each step of a walk has a pool of its own, so that ADD must claim a block in it.
         let pools = if net.server().is_some() { POOLS / 10 } else { POOLS };
         for number in 0..pools {
-            let spec = IPPoolSpec { block_size: Some(30), ..IPPoolSpec::new(&pool(number)) };
+            let spec = IPPoolSpec { block_size: Some(30), ..IPPoolSpec::new(pool(number)) };
             runtime.block_on(store.create(&IPPool::new(ObjectMeta::named(format!("pool-{number}")), spec)))?;
         }
         let environment = [&[("FELIX_LOGSEVERITYSCREEN", "fatal")], more].concat();
