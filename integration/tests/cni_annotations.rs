@@ -83,7 +83,7 @@ fn pods_get_the_addresses_that_annotations_ask_for_and_show_them() -> Result<()>
     }
     ensure!(annotation(&net, "plain", "containerID")? == plain.container());
     plain.del()?;
-    ensure!(annotation(&net, "plain", "podIP")?.is_empty(), "cleared, not removed");
+    wait::becomes(PATIENCE, "podIP is cleared, not removed", || Ok(annotation(&net, "plain", "podIP")?.is_empty()))?;
 
     // Its own pool and Ethernet address; then its namespace's pool, which its own overrides.
     let wishes = json!({ "ipv4pools": "[\"10.245.0.0/24\"]", "hwAddr": "0a:58:0a:f4:00:05" });
@@ -110,7 +110,7 @@ fn pods_get_the_addresses_that_annotations_ask_for_and_show_them() -> Result<()>
     ensure!(is_assigned(&node, "10.244.7.9")?, "the old sandbox's DEL took the new one's address");
     ensure!(annotation(&net, "fixed", "containerID")? == anew.container);
     anew.call("DEL")?.map_err(anyhow::Error::msg)?;
-    ensure!(!is_assigned(&node, "10.244.7.9")?);
+    wait::becomes(PATIENCE, "the address is free", || Ok(!is_assigned(&node, "10.244.7.9")?))?;
     node.check()
 }
 

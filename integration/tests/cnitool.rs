@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use integration::programs::{CNITOOL, ensure_built};
-use integration::{Net, Node, StoreKind};
+use integration::{Net, Node, PATIENCE, StoreKind, wait};
 use serde_json::{Value, json};
 
 const POOL: &str =
@@ -55,8 +55,11 @@ impl Cnitool<'_> {
         Ok(address)
     }
 
-    fn is_assigned(&self, address: &str) -> Result<bool> {
-        Ok(!self.node.calicoctl(&["ipam", "show", "--ip", address])?.contains("is not assigned"))
+    /// A DEL is answered when nobody can use the address any more; what is stored goes a little later, with that of others.
+    fn becomes_free(&self, address: &str) -> Result<()> {
+        wait::becomes(PATIENCE, &format!("{address} is free"), || {
+            Ok(self.node.calicoctl(&["ipam", "show", "--ip", address])?.contains("is not assigned"))
+        })
     }
 }
 
@@ -82,7 +85,7 @@ fn cnitool_drives_every_verb() -> Result<()> {
     node.run("ip", &["-n", "one", "route", "del", "default"])?;
     tool.fails("check", "one", "route")?;
     tool.call("del", "one")?;
-    ensure!(!tool.is_assigned(&address)?);
+    tool.becomes_free(&address)?;
     // Gone already: DEL goes well, and CHECK has nothing to compare with.
     tool.call("del", "one")?;
     ensure!(tool.call("check", "one").is_err());
@@ -98,11 +101,13 @@ fn cnitool_drives_every_verb() -> Result<()> {
     node.run("ip", &["netns", "del", "three"])?;
     tool.call("gc", "two")?;
     for address in kept {
-        ensure!(!tool.is_assigned(&address)?, "{address} is left");
+        tool.becomes_free(&address)?;
     }
-    let endpoints = node.calicoctl(&["get", "workloadendpoint", "--all-namespaces", "--output", "json"])?;
-    let endpoints: Value = serde_json::from_str(&endpoints)?;
-    ensure!(endpoints["items"].as_array().is_none_or(Vec::is_empty), "{endpoints:#}");
+    wait::becomes(PATIENCE, "no endpoint is left", || {
+        let endpoints = node.calicoctl(&["get", "workloadendpoint", "--all-namespaces", "--output", "json"])?;
+        let endpoints: Value = serde_json::from_str(&endpoints)?;
+        Ok(endpoints["items"].as_array().is_none_or(Vec::is_empty))
+    })?;
     // Nothing is left, which is fine for GC, too.
     tool.call("gc", "two")?;
     node.check()
