@@ -135,7 +135,11 @@ impl Kernel {
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
-                    Some(order) => self.obey(order),
+                    Some(order) => {
+                        self.obey(order);
+                        // Who ordered it hears of it first.
+                        tokio::task::yield_now().await;
+                    }
                     None => return,
                 },
                 update = updates.recv() => match update {
@@ -217,12 +221,12 @@ impl Kernel {
                 let key = endpoint.key();
                 let interface = endpoint.spec.interface_name.clone();
                 // A plugin that is late must not claim the interface that its successor made.
-                let outcome = self.dataplane.find(&interface, attached.host_index).and_then(|_| {
+                let outcome = self.dataplane.find(&interface, attached.host_index).and_then(|link| {
                     let changes = self.calc.claim(&key, Claim::Present(endpoint));
                     self.desire(changes);
                     self.notice(); // what the plugin just made
                     self.files_due = true;
-                    self.dataplane.attach(&key, &interface, attached.host_index)
+                    self.dataplane.attach_found(&key, &link)
                 });
                 let _ = done.send(outcome.map_err(|error| error.to_string()));
             }

@@ -207,7 +207,7 @@ fn pods_leave_together_and_whatever_happens_completely() {
 
     // Killed with some of it done: the next felix does the rest.
     for round in 0..5 {
-        let names = ["a", "b", "c"].map(|name| format!("{name}{round}"));
+        let names = ["a", "b", "c"].map(|name| format!("killed-{name}{round}"));
         let wired = names.map(|name| bed.add(&pod(&name, &name)).unwrap());
         for one in &wired {
             assert_eq!(leave(&bed, &one.sandbox), Reply::Done);

@@ -45,15 +45,15 @@ fn count(handle: &mut IPAMHandle, changes: &Counts) {
 
 /// Applies changes to a handle: makes it when it is missing, deletes it when it counts nothing any more.
 ///
-/// `known` is the handle as last read, if it was.
+/// `known` is the handle as last read, if it was. Returns it as it is stored now, if it is.
 pub(crate) async fn adjust(
     store: &Store,
     id: &str,
     changes: &Counts,
     mut known: Option<IPAMHandle>,
-) -> Result<(), HandleError> {
+) -> Result<Option<IPAMHandle>, HandleError> {
     if changes.values().all(|change| *change == 0) {
-        return Ok(());
+        return Ok(known);
     }
     let key = Key::Handle(id.to_owned());
     // A handle nearly always is new when something is added to it.
@@ -73,13 +73,13 @@ pub(crate) async fn adjust(
         let mut handle = stored.unwrap_or_else(|| IPAMHandle::new(ObjectMeta::named(key.name()), handle::new(id)));
         count(&mut handle, changes);
         let result = match (exists, handle::is_empty(&handle.spec)) {
-            (true, true) => store.delete(&handle).await,
-            (true, false) => store.update(&handle).await.map(drop),
-            (false, true) => Ok(()),
-            (false, false) => store.create(&handle).await.map(drop),
+            (true, true) => store.delete(&handle).await.map(|()| None),
+            (true, false) => store.update(&handle).await.map(Some),
+            (false, true) => Ok(None),
+            (false, false) => store.create(&handle).await.map(Some),
         };
         match result {
-            Ok(()) => return Ok(()),
+            Ok(stored) => return Ok(stored),
             Err(Error::AlreadyExists(_) | Error::Conflict(_) | Error::NotFound(_)) => {}
             Err(error) => return Err(HandleError::Datastore(error)),
         }

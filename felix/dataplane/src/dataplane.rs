@@ -278,6 +278,16 @@ impl Dataplane {
     /// # Errors
     /// If the interface is not there or cannot be set up; then [`Self::apply`] goes on trying.
     pub fn attach(&mut self, endpoint: &Key, name: &str, index: u32) -> Result<(), AttachError> {
+        let link = self.find(name, index)?;
+        self.attach_found(endpoint, &link)
+    }
+
+    /// As [`Self::attach`], of an interface as [`Self::find`] has just found it.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn attach_found(&mut self, endpoint: &Key, link: &Link) -> Result<(), AttachError> {
+        let name = link.name.as_str();
         let kernel = |error| AttachError::Kernel { name: name.to_owned(), error };
         let wanted = match self.wanted.get(name) {
             Some(wanted) if wanted.endpoint.key == *endpoint => wanted,
@@ -288,9 +298,8 @@ impl Dataplane {
         };
         let ipv6 = self.settings.ipv6 && needs_ipv6(wanted);
         let addresses = wanted.addresses.clone();
-        let link = self.find(name, index)?;
-        set_parameters(name, ipv6).map_err(kernel)?;
-        switch_on(&mut self.socket, &link).map_err(kernel)?;
+        set_parameters(name, ipv6, !link.up).map_err(kernel)?;
+        switch_on(&mut self.socket, link).map_err(kernel)?;
         if ipv6 {
             ensure_link_local(&mut self.socket, link.index).map_err(kernel)?;
         }
@@ -390,7 +399,7 @@ impl Dataplane {
                 continue;
             }
             let ipv6 = self.settings.ipv6 && needs_ipv6(wanted);
-            let set = set_parameters(&link.name, ipv6).and_then(|()| match ipv6 {
+            let set = set_parameters(&link.name, ipv6, false).and_then(|()| match ipv6 {
                 true => ensure_link_local(&mut self.socket, *index),
                 false => Ok(()),
             });

@@ -27,11 +27,17 @@ pub fn remove_leaving(socket: &mut Socket) -> Result<(), Error> {
     }
 }
 
-/// Sets the parameters of an interface. `ipv6`: whether the workload has an IPv6 address.
+/// Sets the parameters of an interface. `ipv6`: whether the workload has an IPv6 address. `new`: it was just made, so that
+/// there is no use in looking how they are.
 ///
 /// # Errors
 /// A parameter without which the workload has no connection.
-pub(crate) fn set_parameters(name: &str, ipv6: bool) -> Result<(), Error> {
+pub(crate) fn set_parameters(name: &str, ipv6: bool, new: bool) -> Result<(), Error> {
+    let ensure = |parts: &[&str], value| match new && sysctl::write(parts, value).is_ok() {
+        true => Ok(()),
+        // Perhaps it may not be written here, but is as it should be.
+        false => ensure(parts, value),
+    };
     for (parameter, value) in [("route_localnet", "1"), ("proxy_arp", "1"), ("forwarding", "1")] {
         ensure(&["net", "ipv4", "conf", name, parameter], value)?;
     }

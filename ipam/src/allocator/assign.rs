@@ -445,26 +445,29 @@ impl Allocator {
     }
 
     /// Brings the handles to what the plan takes; false if a request failed by it, and so the plan is void.
-    async fn write_handles(&self, jobs: &mut [Job<'_>]) -> bool {
+    async fn write_handles(&mut self, jobs: &mut [Job<'_>]) -> bool {
         let writes = jobs.iter_mut().filter(|job| job.is_open()).map(async |job| {
             let counts = job.counts();
             match adjust(&self.store, &job.request.handle, &difference(&job.charged, &counts), None).await {
-                Ok(()) => {
+                Ok(stored) => {
                     job.charged = counts;
-                    true
+                    Some(stored.map(|stored| (job.request.handle.clone(), stored)))
                 }
                 Err(HandleError::Contended) => {
                     let what = format!("handle {}", job.request.handle);
                     job.fail(AssignError::Contended { what, tries: TRIES });
-                    false
+                    None
                 }
                 Err(HandleError::Datastore(error)) => {
                     job.fail(datastore(format!("write handle {}", job.request.handle), error));
-                    false
+                    None
                 }
             }
         });
-        join_all(writes).await.into_iter().all(|written| written)
+        let written = join_all(writes).await;
+        let all = written.iter().all(Option::is_some);
+        self.cache.handles.extend(written.into_iter().flatten().flatten());
+        all
     }
 
     /// Writes the planned blocks; returns how often others were first.

@@ -33,17 +33,20 @@ pub fn file(parts: &[&str]) -> Result<PathBuf> {
     path(parts, "find")
 }
 
+/// The longest value of a parameter under `/proc/sys/net`, in octets; most are numbers.
+const LONGEST: usize = 1024;
+
 /// Reads a parameter, without the line's end.
 ///
 /// # Errors
 /// Names the file; [`Error::is_not_found`] if there is no such parameter.
 pub fn read(parts: &[&str]) -> Result<String> {
     let path = path(parts, "read")?;
-    let mut text = String::new();
-    let read = File::open(&path).and_then(|mut file| file.read_to_string(&mut text));
-    read.map_err(|error| Error::new(format_args!("read {}", path.display()), error))?;
-    text.truncate(text.trim_end().len());
-    Ok(text)
+    // Parameters are short, and are given whole to one read.
+    let mut octets = [0; LONGEST];
+    let read = File::open(&path).and_then(|mut file| file.read(&mut octets));
+    let length = read.map_err(|error| Error::new(format_args!("read {}", path.display()), error))?;
+    Ok(String::from_utf8_lossy(octets.get(..length).unwrap_or_default()).trim_end().to_owned())
 }
 
 /// Writes a parameter.
