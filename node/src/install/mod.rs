@@ -1,6 +1,6 @@
 //! How do the CNI plugins and their network configuration come onto a node?
 //!
-//! As an init container: [`Settings`] from the environment, a [`survey`] of the mounted folders, a [`plan`] of what must
+//! As an init container: [`Settings`] from the environment, a [`survey()`] of the mounted folders, a [`plan()`] of what must
 //! be written, which is nothing on a node that is up to date, and its [`apply`](write::apply). The configuration comes
 //! last, because its presence tells the runtime that pods may be started; every file appears whole or not at all, whatever
 //! kills us. With `SLEEP=true` the program stays and puts back what somebody removes.
