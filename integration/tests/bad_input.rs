@@ -118,6 +118,10 @@ fn a_corrupt_block_is_reported_and_the_next_one_is_used() -> Result<()> {
     let shown = node.command("/usr/local/bin/calicoctl").args(["ipam", "show", "--show-blocks"]).output()?;
     let said = String::from_utf8_lossy(&shown.stderr);
     ensure!(shown.status.code() == Some(1) && said.contains("corrupt") && said.contains("10.244."), "{said}");
+    // Whose ADD crosses the bad news is told to come again (code 11), as a runtime does; whoever comes after it is served at once.
+    wait::becomes(PATIENCE, "felix reports the block", || {
+        Ok(node.last_lines("felix").contains("a block is corrupt and is not used"))
+    })?;
     let second = Pod::sandbox(&node, "second")?;
     second.add().with_context(|| node.last_lines("felix"))?;
     second.ping(first.address()?)?;
