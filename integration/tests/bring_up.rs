@@ -91,10 +91,17 @@ fn becomes_condition(server: &ApiServer, node: &str, status: &str, reason: &str)
 /// What a kubelet or a cloud says of a node's addresses.
 fn set_internal_ip(server: &ApiServer, node: &str, address: &str) -> Result<()> {
     let path = format!("/api/v1/nodes/{node}");
-    let mut object = server.request("GET", &path, &Value::Null)?;
-    object["status"]["addresses"] =
-        json!([{"type": "Hostname", "address": node}, {"type": "InternalIP", "address": address}]);
-    server.request("PUT", &format!("{path}/status"), &object).map(drop)
+    // Read again when felix wrote the Node in between, as a kubelet does.
+    wait::until(PATIENCE, "the node's addresses are written", || {
+        let mut object = server.request("GET", &path, &Value::Null)?;
+        object["status"]["addresses"] =
+            json!([{"type": "Hostname", "address": node}, {"type": "InternalIP", "address": address}]);
+        match server.request("PUT", &format!("{path}/status"), &object) {
+            Ok(_) => Ok(Some(())),
+            Err(error) if format!("{error:#}").contains("has been modified") => Ok(None),
+            Err(error) => Err(error),
+        }
+    })
 }
 
 fn ipv4_address(server: &ApiServer, node: &str) -> Result<Option<String>> {
