@@ -3,7 +3,7 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use calico_agent::{Assigned, Attached, Request};
+use calico_agent::{Add, Assigned, Attached, Request};
 use calico_netlink::Mac;
 use ipnet::IpNet;
 use serde_json::Value;
@@ -26,6 +26,9 @@ pub const PLUGIN: Plugin = Plugin {
     gc,
     status,
 };
+
+/// How often an ADD begins anew because others were given its addresses.
+const TRIES: usize = 5;
 
 /// Addresses from the agent, or from another IPAM plugin, the interface, the agent's work on the node's side; then the
 /// result.
@@ -58,24 +61,42 @@ fn connect(
         request.given = received.addresses.iter().map(|(network, _)| network.addr()).collect();
         (request.ipv4, request.ipv6, request.addresses) = (false, false, Vec::new());
     }
-    let (mut client, assigned) = conversation::assign(netconf, environment, &request, Request::Add, Request::Del)?;
+    let mut node = None;
+    for _ in 0..TRIES {
+        if let Some((assigned, made, mtu)) = attempt(&mut node, netconf, environment, namespace, &request)? {
+            gate::await_policy(netconf, environment);
+            let dns = received.and_then(|received| received.dns.clone());
+            return Ok(Outcome { dns, ..outcome(environment, &assigned, made, mtu) }.to_json(netconf.version));
+        }
+    }
+    let details = format!("{TRIES} times in a row; try again, and look for a second agent of this node's name");
+    Err(Error::new(Code::TryAgain, "others were given the addresses that were chosen", details))
+}
+
+/// Addresses, the interface, the agent's work; `None` if others were given the addresses meanwhile: then nothing is left.
+fn attempt(
+    node: &mut Option<Node>,
+    netconf: &Netconf,
+    environment: &Environment,
+    namespace: &Namespace,
+    request: &Add,
+) -> Result<Option<(Assigned, Made, Option<u32>)>, Error> {
+    let (mut client, assigned) = conversation::assign(netconf, environment, request, Request::Add, Request::Del)?;
 
     // From here on there is something to undo.
-    let mut node = None;
-    let attached = make(&mut node, netconf, environment, namespace, &assigned).and_then(|(made, mtu)| {
+    let attached = make(node, netconf, environment, namespace, &assigned).and_then(|(made, mtu)| {
         let attached = Attached { mac: made.mac.to_string(), host_index: made.host_index };
-        conversation::confirm(&mut client, &Request::Attached(attached))?;
-        Ok((made, mtu))
+        Ok((made, mtu, conversation::attached(&mut client, attached)?))
     });
     // Hang up: the agent need not wait for us any more.
     drop(client);
     match attached {
-        Ok((made, mtu)) => {
-            gate::await_policy(netconf, environment);
-            let dns = received.and_then(|received| received.dns.clone());
-            Ok(Outcome { dns, ..outcome(environment, &assigned, made, mtu) }.to_json(netconf.version))
+        Ok((made, mtu, true)) => Ok(Some((assigned, made, mtu))),
+        Ok((.., false)) => {
+            node.as_mut().map_or(Ok(()), |node| pod::remove(node, &assigned.host_interface))?;
+            Ok(None)
         }
-        Err(error) => Err(undo(error, node, netconf, environment, &assigned)),
+        Err(error) => Err(undo(error, node.as_mut(), netconf, environment, &assigned)),
     }
 }
 
@@ -115,13 +136,23 @@ fn make(
         mac,
         routes,
     };
-    let node = node.insert(Node::open()?);
+    // The thread may be in the pod's namespace already, from an attempt before this one.
+    let node = match node {
+        Some(node) => node,
+        None => node.insert(Node::open()?),
+    };
     Ok((pod::attach(node, namespace, &wanted)?, mtu))
 }
 
 /// Removes what was made and gives the addresses back; what fails of it is told too.
-fn undo(error: Error, node: Option<Node>, netconf: &Netconf, environment: &Environment, assigned: &Assigned) -> Error {
-    let removed = node.map_or(Ok(()), |mut node| pod::remove(&mut node, &assigned.host_interface));
+fn undo(
+    error: Error,
+    node: Option<&mut Node>,
+    netconf: &Netconf,
+    environment: &Environment,
+    assigned: &Assigned,
+) -> Error {
+    let removed = node.map_or(Ok(()), |node| pod::remove(node, &assigned.host_interface));
     // Addresses are given back only when nobody can use them any more.
     error.and_then(removed.and_then(|()| conversation::release(netconf, environment, Request::Del)))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use calico_agent::client::{Client, ClientError};
-use calico_agent::{Add, Assigned, Check, Del, Gc, Reply, Request, spool};
+use calico_agent::{Add, Assigned, Attached, Check, Del, Gc, Reply, Request, spool};
 
 use crate::environment::Environment;
 use crate::error::{Code, Error};
@@ -82,7 +82,24 @@ fn addresses(reply: Reply) -> Result<Assigned, Error> {
         Reply::Assigned(assigned) if assigned.addresses.is_empty() => Err(surprise("it gave no address")),
         Reply::Assigned(assigned) => Ok(assigned),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Done | Reply::Detach | Reply::PodNetworks(_) => Err(surprise("it said something else than an address")),
+        Reply::Done | Reply::Again | Reply::Detach | Reply::PodNetworks(_) => {
+            Err(surprise("it said something else than an address"))
+        }
+    }
+}
+
+/// Tells of the interface that was made; false if others have the addresses by now, and all has to be done anew.
+///
+/// # Errors
+/// The agent's.
+pub fn attached(client: &mut Client, attached: Attached) -> Result<bool, Error> {
+    match client.call(&Request::Attached(attached))? {
+        Reply::Done => Ok(true),
+        Reply::Again => Ok(false),
+        Reply::Error(failure) => Err(failure.into()),
+        Reply::Assigned(_) | Reply::Detach | Reply::PodNetworks(_) => {
+            Err(surprise("it said something else than that it is done"))
+        }
     }
 }
 
@@ -94,7 +111,7 @@ pub fn confirm(client: &mut Client, request: &Request) -> Result<(), Error> {
     match client.call(request)? {
         Reply::Done => Ok(()),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Assigned(_) | Reply::Detach | Reply::PodNetworks(_) => {
+        Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::PodNetworks(_) => {
             Err(surprise("it said something else than that it is done"))
         }
     }
@@ -111,7 +128,9 @@ pub fn part(netconf: &Netconf, environment: &Environment) -> Result<bool, Error>
         Ok(Reply::Done) => Ok(true),
         Ok(Reply::Detach) | Err(_) => Ok(false),
         Ok(Reply::Error(failure)) => Err(failure.into()),
-        Ok(Reply::Assigned(_) | Reply::PodNetworks(_)) => Err(surprise("it told addresses that nobody asked for")),
+        Ok(Reply::Assigned(_) | Reply::Again | Reply::PodNetworks(_)) => {
+            Err(surprise("it said something else than that it is done"))
+        }
     }
 }
 
@@ -126,7 +145,7 @@ pub fn release(netconf: &Netconf, environment: &Environment, request: fn(Del) ->
     let error = match asked {
         Ok(Reply::Done) => return Ok(()),
         Ok(Reply::Error(failure)) => return Err(failure.into()),
-        Ok(Reply::Assigned(_) | Reply::Detach | Reply::PodNetworks(_)) => {
+        Ok(Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::PodNetworks(_)) => {
             return Err(surprise("it said something else than that it is done"));
         }
         Err(error) => error,
@@ -171,7 +190,9 @@ pub fn pod_networks(netconf: &Netconf) -> Result<Vec<String>, Error> {
     match connect(netconf, OTHER)?.call(&Request::PodNetworks)? {
         Reply::PodNetworks(answer) => Ok(answer.networks),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Assigned(_) | Reply::Detach | Reply::Done => Err(surprise("it does not tell the node's pod networks")),
+        Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::Done => {
+            Err(surprise("it does not tell the node's pod networks"))
+        }
     }
 }
 

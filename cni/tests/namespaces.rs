@@ -433,6 +433,34 @@ fn an_add_that_fails_half_way_leaves_nothing() {
 }
 
 #[test]
+fn addresses_that_others_were_given_are_asked_for_again() {
+    let refusals = std::sync::atomic::AtomicUsize::new(2);
+    let node = Node::new().agent(move |request| match request {
+        Request::Attached(_) if refusals.load(std::sync::atomic::Ordering::Relaxed) > 0 => {
+            refusals.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            Some(Reply::Again)
+        }
+        other => content(other),
+    });
+    let pod = PodNetwork::new();
+    node.calico("ADD", &pod).succeeds();
+    assert!(pod.has_interface());
+    let asked = node.asked();
+    let added = asked.iter().filter(|request| matches!(request, Request::Add(_))).count();
+    assert_eq!((added, asked.len()), (3, 6), "{asked:?}");
+
+    // But not for ever.
+    let node = Node::new().agent(|request| match request {
+        Request::Attached(_) => Some(Reply::Again),
+        other => content(other),
+    });
+    let pod = PodNetwork::new();
+    assert!(node.calico("ADD", &pod).fails(11).contains("5 times in a row"));
+    assert!(!pod.has_interface());
+    assert_eq!(node.run(|socket| socket.link(HOST).unwrap()), None);
+}
+
+#[test]
 fn an_agent_that_knows_the_interface_is_left_to_remove_it() {
     let node = Node::new().agent(|request| match request {
         Request::Del(_) => Some(Reply::Done),

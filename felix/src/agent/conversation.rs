@@ -141,11 +141,33 @@ async fn add_interface(agent: &Agent, wire: &mut Wire, add: &Add) -> Result<End,
         info!("the plugin hung up before it was told that its workload is connected");
     }
     info!(?addresses, "the workload is not connected, its addresses are released");
-    let silent = stored.as_ref().err().map(|failure| failure.details.as_str());
+    let silent = match &stored {
+        Err(Unstored::Failed(failure)) => Some(failure.details.as_str()),
+        Err(Unstored::Lost) | Ok(()) => None,
+    };
     agent.forget(&identity, &add.sandbox, silent).await?;
     match (stored, attached) {
         (_, Ok(None)) | (Ok(()), Ok(Some(()))) => Ok(End::HungUp),
-        (Err(failure), _) | (_, Err(failure)) => Err(failure),
+        (Err(Unstored::Lost), Ok(Some(()))) => {
+            info!(?addresses, "others have the addresses, the plugin asks again");
+            wire.answer(&Reply::Again).await;
+            Ok(End::Answered)
+        }
+        (Err(Unstored::Failed(failure)), _) | (_, Err(failure)) => Err(failure),
+    }
+}
+
+/// Why what an ADD needs is not stored.
+enum Unstored {
+    /// Others were given the addresses.
+    Lost,
+    /// The store refused or did not answer.
+    Failed(Failure),
+}
+
+impl From<Failure> for Unstored {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 
@@ -195,20 +217,22 @@ async fn store(
     add: &Add,
     assigning: Option<Assigning>,
     endpoint: &WorkloadEndpoint,
-) -> Result<(), Failure> {
-    let Some(mut assigning) = assigning else { return agent.store_endpoint(endpoint).await };
+) -> Result<(), Unstored> {
+    let Some(mut assigning) = assigning else { return Ok(agent.store_endpoint(endpoint).await?) };
     let settled = async {
         match assigning.settled().await {
             Ok(settled) => Ok(settled.accompanied),
-            Err(error) => Err(agent.not_assigned(add, error).await),
+            Err(IpamError::Assign(AssignError::Contended { .. })) => Err(Unstored::Lost),
+            Err(error) => Err(Unstored::Failed(agent.not_assigned(add, error).await)),
         }
     };
     if agent.store.backend().is_atomic() {
-        return if settled.await? { Ok(()) } else { agent.store_endpoint(endpoint).await };
+        return if settled.await? { Ok(()) } else { Ok(agent.store_endpoint(endpoint).await?) };
     }
     // The endpoint says only which addresses the pod will have; it has them when both are written.
     let (settled, stored) = tokio::join!(settled, agent.store_endpoint(endpoint));
-    settled.and(stored)
+    settled?;
+    Ok(stored?)
 }
 
 /// The addresses that another IPAM plugin gave, as if they had been taken here.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use calico_agent::spool::{Pending, pending};
+use calico_agent::spool::{Pending, pending, sweep};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::{error, warn};
 
@@ -14,6 +14,9 @@ use super::endpoint::Identity;
 
 /// How often the spool is looked into: plugins write to it when there is no agent.
 const PERIOD: Duration = Duration::from_secs(10);
+
+/// A draft of a file that is older was left by somebody who died over it.
+const STALE: Duration = Duration::from_secs(15);
 
 /// The ending of files that could not be read.
 const BAD: &str = "bad";
@@ -51,6 +54,9 @@ pub(crate) async fn work_off(agent: Arc<Agent>) {
 
 /// Does each pending release; one that fails does not hold up the others, unless it is the store that does not answer.
 async fn round(agent: &Agent) {
+    if let Err(error) = sweep(&agent.spool, STALE) {
+        warn!(spool = %agent.spool.display(), %error, "the spool cannot be swept");
+    }
     let found = match pending(&agent.spool) {
         Ok(found) => found,
         Err(error) => return warn!(spool = %agent.spool.display(), %error, "the spool cannot be read"),

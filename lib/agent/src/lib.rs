@@ -182,6 +182,9 @@ pub enum Reply {
     /// To `Del`: the agent knows of no interface of that sandbox, and has done nothing. The plugin is to remove what it finds,
     /// and to say then that it is gone.
     Detach,
+    /// To `Attached`: others were given the addresses of `Assigned` before they were written down. Nothing is left of them here;
+    /// the plugin is to remove the interface and to begin anew.
+    Again,
     /// To everything else: it is done, or will be whatever happens.
     Done,
     /// It is not done.

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::{Del, Sandbox};
 
@@ -109,6 +110,28 @@ pub fn pending(directory: &Path) -> io::Result<Vec<Pending>> {
     Ok(found)
 }
 
+/// Removes what processes left that died while they wrote: their drafts, if they are older than `age`.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn sweep(directory: &Path, age: Duration) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let is_draft = entry.file_name().to_string_lossy().starts_with('.');
+        // What has no age or cannot be removed is looked at next time.
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        if is_draft && written.is_ok_and(|time| time.elapsed().is_ok_and(|passed| passed >= age)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 /// The handle and the interface with everything but plain characters replaced, and short enough for a file.
 fn file_name(del: &Del) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '_' || c == '-' { c } else { '_' };
@@ -132,6 +155,11 @@ mod tests {
         let other = Sandbox { container_id: "c_1".into(), ..del.sandbox.clone() };
         assert!(of(&directory, &other).unwrap().is_none(), "of a name that comes to the same");
         fs::write(directory.join("broken.json"), "{").unwrap();
+        fs::write(directory.join(".draft"), "{").unwrap();
+        sweep(&directory, Duration::from_secs(3600)).unwrap();
+        assert!(directory.join(".draft").exists(), "somebody may be writing it");
+        sweep(&directory, Duration::ZERO).unwrap();
+        assert!(!directory.join(".draft").exists());
         let mut found = pending(&directory).unwrap();
         found.sort_by(|a, b| a.path.cmp(&b.path));
         assert_eq!(found.len(), 2);
