@@ -29,7 +29,7 @@ nft list tables | grep -v -w kube-proxy | say table
 find "$NODE/upper" "$NODE/disk" \( -path '*/var/lib/containerd' -o -path '*/var/lib/kubelet' -o -path '*/var/log/pods' \
     -o -path '*/var/log/containers' \) -prune -o -print | sed "s#^$NODE/[a-z]*##" |
     grep -v -x -e /var/lib/cni -e /var/lib/cni/results | say file
-find /run /tmp \( -path /run/containerd -o -path /run/xtables.lock -o -path /run/lock \) -prune -o -print | say file
+find /run /tmp \( -path "$LOGS" -o -path /run/containerd -o -path /run/xtables.lock -o -path /run/lock \) -prune -o -print | say file
 ps -e -o comm= | grep -x -e felix -e bgp-speaker -e 'calico.*' -e 'ipam-.*' | say process
 true
 "#;
@@ -40,7 +40,8 @@ impl Traces {
     /// # Errors
     /// If it is switched off.
     pub fn of(node: &Node) -> Result<Self> {
-        let script = format!("NODE={}\n{LOOK}", node.folder().display());
+        // The lab's own logs may lie where every node sees them.
+        let script = format!("NODE={}\nLOGS={}\n{LOOK}", node.folder().display(), super::logs().display());
         Ok(Self(node.script(&script)?.lines().map(str::to_owned).collect()))
     }
 
