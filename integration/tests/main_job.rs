@@ -111,8 +111,10 @@ fn an_address_is_reused_only_after_it_is_gone() -> Result<()> {
         let routes = node.run("ip", &["route"])?;
         let gone = !routes.lines().any(|line| line.starts_with(&format!("{address} ")));
         anyhow::ensure!(gone, "DEL returned, and {address} is still routed:\n{routes}");
-        let shown = node.calicoctl(&["ipam", "show", "--ip", &address.to_string()])?;
-        anyhow::ensure!(shown.contains("is not assigned"), "{shown}");
+        // DEL is answered when nothing reaches the pod any more; the address is free when its interface is deleted.
+        wait::becomes(PATIENCE, &format!("{address} is free"), || {
+            Ok(node.calicoctl(&["ipam", "show", "--ip", &address.to_string()])?.contains("is not assigned"))
+        })?;
     }
     Ok(())
 }

@@ -89,7 +89,8 @@ fn specs(kind: Kind, key: &Key, cidr: IpNet) -> (Value, Value) {
             "sequenceNumber": sequence, "sequenceNumberForAllocation": {}, "deleted": false, "strictAffinity": false})
     };
     match kind {
-        Kind::BGPConfiguration => (json!({"asNumber": 64512}), json!({"asNumber": 64513})),
+        // What only the cluster's own, `default`, may say is refused in any other.
+        Kind::BGPConfiguration => (json!({"logSeverityScreen": "Info"}), json!({"logSeverityScreen": "Debug"})),
         Kind::BGPFilter => {
             let rule =
                 |action: &str| json!({"exportV4": [{"action": action, "matchOperator": "In", "cidr": "10.0.0.0/8"}]});

@@ -206,11 +206,17 @@ fn missing_rights_and_missing_definitions_are_named_and_waited_for() -> Result<(
     pod.del()?;
     account
         .grant(&server(&net), &json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]))?;
-    let text = refused(&pod)?;
+    let other = Pod::sandbox(&node, "web-1")?;
+    let text = refused(&other)?;
     ensure!(text.contains("cannot create resource") || text.contains("cannot update resource"), "{text}");
     ensure!(text.contains("ClusterRole calico-node of the manifests"), "{text}");
+    // What was refused is not undone either, and the next ADD says so.
+    let text = refused(&other)?;
+    ensure!(text.contains("ClusterRole calico-node of the manifests"), "{text}");
     account.grant_everything(&server(&net))?;
-    wait::becomes(PATIENCE, "the pod is connected", || Ok(pod.add().is_ok()))?;
-    pod.remove()?;
+    for pod in [pod, other] {
+        wait::becomes(PATIENCE, "the pod is connected", || Ok(pod.add().is_ok()))?;
+        pod.remove()?;
+    }
     node.check()
 }
