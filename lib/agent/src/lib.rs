@@ -54,6 +54,8 @@ pub enum Request {
     Status,
     /// Which networks did the orchestrator give the node for its pods?
     PodNetworks,
+    /// How is the node's dataplane, and what was found that is not as it should be? (`calicoctl node status`.)
+    NodeStatus,
 }
 
 /// The sandbox that a request is about.
@@ -179,6 +181,8 @@ pub enum Reply {
     Assigned(Assigned),
     /// To `PodNetworks`.
     PodNetworks(PodNetworks),
+    /// To `NodeStatus`.
+    NodeStatus(NodeStatus),
     /// To `Del`: the agent knows of no interface of that sandbox, and has done nothing. The plugin is to remove what it finds,
     /// and to say then that it is gone.
     Detach,
@@ -219,6 +223,44 @@ pub struct AssignedAddress {
 pub struct PodNetworks {
     /// In the orchestrator's order, with their masks; none where there is no orchestrator.
     pub networks: Vec<String>,
+}
+
+/// How a node's dataplane is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Whether everything in the datastore is known and the kernel was once made so.
+    pub in_sync: bool,
+    /// What is not as it should be; empty if all is.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// The tunnel devices that the node has or should have.
+    #[serde(default)]
+    pub tunnels: Vec<Tunnel>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it is about: a device, a resource.
+    pub object: String,
+    /// Cause and next step, in a sentence.
+    pub text: String,
+}
+
+/// A tunnel device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Its name: `tunl0`, `vxlan.calico`, `vxlan-v6.calico`.
+    pub device: String,
+    /// Whether packets of other nodes are unwrapped.
+    pub up: bool,
+    /// Whether the pools ask for it; if not, it is there for nodes that do not know that yet.
+    pub wanted: bool,
+    /// Its address, which tells other nodes that they may use it; `None` until it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Its MTU, in octets.
+    pub mtu: u32,
 }
 
 /// Why something is not done.

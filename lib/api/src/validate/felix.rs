@@ -3,6 +3,18 @@
 use super::{Family, Faults, filled};
 use crate::{FelixConfiguration, FelixConfigurationSpec, Port, RouteTableRange};
 
+/// The least MTU over which IPv6 works (RFC 8200 §5): on an interface with a smaller one the kernel switches it off.
+const IPV6_MTU: i64 = 1280;
+
+/// The least MTU that every IPv4 host takes (RFC 791 §3.1).
+const IPV4_MTU: i64 = 576;
+
+/// The largest MTU that the kernel gives a tunnel device.
+const LAST_MTU: i64 = 65_535;
+
+/// The largest VXLAN network identifier (RFC 7348 §5).
+const LAST_VNI: i64 = 0xff_ffff;
+
 /// How many ranges of node ports there may be.
 const MAX_NODE_PORT_RANGES: usize = 7;
 
@@ -26,11 +38,14 @@ pub(super) fn configuration(resource: &FelixConfiguration, faults: &mut Faults) 
     words(spec, faults);
     durations(spec, faults);
     addresses(spec, faults);
+    tunnels(spec, faults);
     tables(spec, faults);
     let ranges = spec.kube_node_port_ranges.as_deref().unwrap_or_default();
     faults.at_most("KubeNodePortRanges", Some(ranges), MAX_NODE_PORT_RANGES);
-    for port in ranges.iter().chain(spec.nat_port_range.iter()).chain(spec.bpf_psnat_ports.iter()) {
-        faults.unless(!matches!(port, Port::Name(_)), "KubeNodePortRanges", port, "must be a number or a range");
+    let nat = spec.nat_port_range.iter().map(|port| ("NATPortRange", port));
+    let psnat = spec.bpf_psnat_ports.iter().map(|port| ("BPFPSNATPorts", port));
+    for (field, port) in ranges.iter().map(|port| ("KubeNodePortRanges", port)).chain(nat).chain(psnat) {
+        faults.unless(!matches!(port, Port::Name(_)), field, port, "must be a number or a range");
     }
     for reporter in spec.health_timeout_overrides.iter().flatten() {
         let sound = reporter.name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-');
@@ -116,6 +131,40 @@ fn addresses(spec: &FelixConfigurationSpec, faults: &mut Faults) {
         if let Some(net) = filled(port.net.as_ref()) {
             faults.network("ProtoPort.Net", net);
         }
+    }
+}
+
+/// Tunnels' numbers: within what the protocols have room for, no port twice, and no MTU that would take pods their IPv6.
+fn tunnels(spec: &FelixConfigurationSpec, faults: &mut Faults) {
+    faults.range("VXLANPort", spec.vxlan_port, 1, u16::MAX.into());
+    faults.range("VXLANVNI", spec.vxlan_vni, 1, LAST_VNI);
+    let port = spec.vxlan_port.unwrap_or(4789);
+    for (field, enabled, other) in [
+        ("wireguardListeningPort", spec.wireguard_enabled, spec.wireguard_listening_port.unwrap_or(51820)),
+        ("wireguardListeningPortV6", spec.wireguard_enabled_v6, spec.wireguard_listening_port_v6.unwrap_or(51821)),
+    ] {
+        let clash = enabled == Some(true) && port == other;
+        faults.unless(!clash, "VXLANPort", port, &format!("is {field} too: both take the node's UDP port"));
+    }
+    // Departs from Calico, which takes any number: with an MTU below 1280 the kernel removes IPv6 from the pods' interfaces.
+    let (least, why) = match spec.ipv6_support {
+        Some(false) => (IPV4_MTU, ""),
+        _ => (IPV6_MTU, ", the least for IPv6 (ipv6Support: false allows 576)"),
+    };
+    for (field, mtu, least, why) in [
+        ("IPIPMTU", spec.ipip_mtu, least, why),
+        ("VXLANMTU", spec.vxlan_mtu, least, why),
+        ("VXLANMTUV6", spec.vxlan_mtu_v6, IPV6_MTU, ", the least for IPv6"),
+    ] {
+        let Some(mtu) = mtu.filter(|mtu| *mtu != 0) else { continue };
+        let reason = format!("must be 0 (the node's less the encapsulation), or from {least}{why} to {LAST_MTU}");
+        faults.unless((least..=LAST_MTU).contains(&mtu), field, mtu, &reason);
+    }
+    if let Some(name) = filled(spec.iptables_nat_outgoing_interface_filter.as_ref()) {
+        let sound = |octet: u8| octet.is_ascii_alphanumeric() || b":._+-".contains(&octet);
+        let named = name.len() <= 15 && name.bytes().all(sound);
+        let reason = "must be an interface's name, or the beginning of some and a +";
+        faults.unless(named, "IptablesNATOutgoingInterfaceFilter", name, reason);
     }
 }
 

@@ -236,6 +236,38 @@ fn nodes_and_kinds_of_few_fields_are_checked() {
 }
 
 #[test]
+fn tunnels_numbers_are_checked() {
+    for (spec, expected) in [
+        ("{vxlanPort: 4789, vxlanVNI: 16777215, vxlanMTU: 1450, vxlanMTUV6: 1430, ipipMTU: 1480}", [].as_slice()),
+        ("{vxlanMTU: 0, vxlanMTUV6: 0, ipipMTU: 0}", &[]),
+        ("{vxlanPort: 0, vxlanVNI: 0}", &["VXLANPort: from 1 to 65535", "VXLANVNI: from 1 to 16777215"]),
+        ("{vxlanPort: 65536, vxlanVNI: 16777216}", &["VXLANPort", "VXLANVNI"]),
+        (
+            "{vxlanMTU: 1279, vxlanMTUV6: 1279, ipipMTU: 1279}",
+            &["IPIPMTU: 1280, the least for IPv6 (ipv6Support", "VXLANMTU: 1280", "VXLANMTUV6: 1280"],
+        ),
+        ("{vxlanMTU: 1279, ipipMTU: 576, ipv6Support: false}", &[]),
+        (
+            "{vxlanMTU: 575, vxlanMTUV6: 65536, ipipMTU: -1, ipv6Support: false}",
+            &["IPIPMTU: 576", "VXLANMTU: 576", "VXLANMTUV6: 65535"],
+        ),
+        ("{wireguardEnabled: true, vxlanPort: 51820}", &["VXLANPort: wireguardListeningPort too"]),
+        ("{wireguardEnabledV6: true, wireguardListeningPortV6: 4789}", &["VXLANPort: wireguardListeningPortV6 too"]),
+        ("{wireguardEnabled: false, vxlanPort: 51820}", &[]),
+        ("{natPortRange: '1000:2000', natOutgoingAddress: 192.0.2.1, iptablesNATOutgoingInterfaceFilter: eth+}", &[]),
+        (
+            "{natPortRange: http, natOutgoingAddress: 'fd00::1', iptablesNATOutgoingInterfaceFilter: 'eth0 or so'}",
+            &["NATOutgoingAddress", "IptablesNATOutgoingInterfaceFilter: name", "NATPortRange: a number or a range"],
+        ),
+        ("{externalNodesList: [198.51.100.0/24, x]}", &["ExternalNodesCIDRList: IPv4 network"]),
+        ("{programClusterRoutes: EnabledIPIPOnly}", &[]),
+        ("{programClusterRoutes: Maybe}", &["ProgramClusterRoutes: EnabledNoEncapOnly"]),
+    ] {
+        check(&resource("FelixConfiguration", "{name: default}", spec), expected);
+    }
+}
+
+#[test]
 fn policies_are_checked() {
     for (kind, spec, expected) in [
         ("NetworkPolicy", "{types: [Egress, Egress]}", ["NetworkPolicySpec.Types"].as_slice()),
