@@ -82,7 +82,7 @@ fn addresses(reply: Reply) -> Result<Assigned, Error> {
         Reply::Assigned(assigned) if assigned.addresses.is_empty() => Err(surprise("it gave no address")),
         Reply::Assigned(assigned) => Ok(assigned),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Done | Reply::Again | Reply::Detach | Reply::PodNetworks(_) => {
+        Reply::Done | Reply::Again | Reply::Detach | Reply::PodNetworks(_) | Reply::NodeStatus(_) => {
             Err(surprise("it said something else than an address"))
         }
     }
@@ -97,7 +97,7 @@ pub fn attached(client: &mut Client, attached: Attached) -> Result<bool, Error> 
         Reply::Done => Ok(true),
         Reply::Again => Ok(false),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Assigned(_) | Reply::Detach | Reply::PodNetworks(_) => {
+        Reply::Assigned(_) | Reply::Detach | Reply::PodNetworks(_) | Reply::NodeStatus(_) => {
             Err(surprise("it said something else than that it is done"))
         }
     }
@@ -111,7 +111,7 @@ pub fn confirm(client: &mut Client, request: &Request) -> Result<(), Error> {
     match client.call(request)? {
         Reply::Done => Ok(()),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::PodNetworks(_) => {
+        Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::PodNetworks(_) | Reply::NodeStatus(_) => {
             Err(surprise("it said something else than that it is done"))
         }
     }
@@ -128,7 +128,7 @@ pub fn part(netconf: &Netconf, environment: &Environment) -> Result<bool, Error>
         Ok(Reply::Done) => Ok(true),
         Ok(Reply::Detach) | Err(_) => Ok(false),
         Ok(Reply::Error(failure)) => Err(failure.into()),
-        Ok(Reply::Assigned(_) | Reply::Again | Reply::PodNetworks(_)) => {
+        Ok(Reply::Assigned(_) | Reply::Again | Reply::PodNetworks(_) | Reply::NodeStatus(_)) => {
             Err(surprise("it said something else than that it is done"))
         }
     }
@@ -145,7 +145,7 @@ pub fn release(netconf: &Netconf, environment: &Environment, request: fn(Del) ->
     let error = match asked {
         Ok(Reply::Done) => return Ok(()),
         Ok(Reply::Error(failure)) => return Err(failure.into()),
-        Ok(Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::PodNetworks(_)) => {
+        Ok(Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::PodNetworks(_) | Reply::NodeStatus(_)) => {
             return Err(surprise("it said something else than that it is done"));
         }
         Err(error) => error,
