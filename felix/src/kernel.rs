@@ -186,6 +186,8 @@ impl Kernel {
             Update::Peer(_) => "BGPPeer",
             Update::Configuration(_) => "BGPConfiguration",
             Update::Node(_) => "Node",
+            Update::Pool(_) => "IPPool",
+            Update::Subnets(_) => "subnets",
             Update::Profile(_) => "Profile",
             Update::ProfilesInSync => "profiles in sync",
             Update::ProfilesUnwatched => "profiles unwatched",
@@ -384,6 +386,7 @@ fn tell(notice: &Notice) {
             not_used = ?suppressed,
             "several BGPPeers select one workload, the lexically first is used; narrow a localWorkloadSelector"
         ),
+        other => warn!(object = other.object(), notice = %other, "the cluster's network is not configured as it should be"),
     }
 }
 

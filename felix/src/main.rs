@@ -218,7 +218,13 @@ async fn serve(
     let (addresses, jobs) = Addresses::channel();
     let (departures, leaving) = mpsc::channel(QUEUE);
 
-    let calc = Calc::new(felix_calc::Settings { node: node.clone(), prefixes: config.interface_prefixes.clone() });
+    let calc = Calc::new(felix_calc::Settings {
+        node: node.clone(),
+        prefixes: config.interface_prefixes.clone(),
+        routing: felix_calc::Routing::Bgp,
+        felix_programs: None,
+        external_nodes: Vec::new(),
+    });
     let dataplane = Dataplane::open(felix_dataplane::Settings {
         prefixes: config.interface_prefixes.clone(),
         protocol: config.route_protocol,

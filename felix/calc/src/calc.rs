@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bgp_plan::workloads::Chosen;
-use calico_api::{BGPConfiguration, BGPPeer, IPAMBlock, Key, Kind, Node, Profile, WorkloadEndpoint};
+use calico_api::{BGPConfiguration, BGPPeer, IPAMBlock, IPPool, Key, Kind, Node, Profile, WorkloadEndpoint};
 use ipnet::IpNet;
 
 use crate::block::black_hole;
+use crate::cluster::{Remote, Set, Tunnels, Vtep};
 use crate::endpoint::{EndpointId, Interface, Local, Unusable, local};
-use crate::peering::{Notice, Peering};
+use crate::notice::Notice;
+use crate::peering::Peering;
 
 /// What the calculation must know beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,24 @@ pub struct Settings {
     pub node: String,
     /// With what the names of workloads' interfaces begin (`InterfacePrefix`).
     pub prefixes: Vec<String>,
+    /// Who else routes to other nodes.
+    pub routing: Routing,
+    /// FelixConfiguration's `programClusterRoutes`: one half of who programs which routes to other nodes.
+    pub felix_programs: Option<String>,
+    /// What counts as a node beside the nodes (`ExternalNodesCIDRList`).
+    pub external_nodes: Vec<IpNet>,
+}
+
+/// Who routes to other nodes beside felix, by `CALICO_NETWORKING_BACKEND`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// `bird`: the BGP speaker. The two `programClusterRoutes` say who programs which class of routes.
+    #[default]
+    Bgp,
+    /// `vxlan`: nobody. All classes are felix's.
+    WithoutBgp,
+    /// `none`: another network. Felix programs no route to other nodes, and no tunnel.
+    Off,
 }
 
 /// What the datastore's watch says.
@@ -30,8 +50,13 @@ pub enum Update {
     Peer(Box<BGPPeer>),
     /// A BGPConfiguration was created or changed.
     Configuration(Box<BGPConfiguration>),
-    /// A node was created or changed.
+    /// A node was created or changed, whichever.
     Node(Box<Node>),
+    /// A pool was created or changed.
+    Pool(Box<IPPool>),
+    /// The addresses that this node's interfaces hold, with the lengths of their subnets: all that are there now. They are
+    /// asked where a Node's address has no length.
+    Subnets(Vec<IpNet>),
     /// A profile was created or changed.
     Profile(Box<Profile>),
     /// All profiles that are in the store have been told; they are watched only while [`Calc::needs_profiles`].
@@ -80,7 +105,35 @@ pub enum Change {
         /// Whether it is.
         wanted: bool,
     },
-    /// An endpoint is not programmed as it stands in the store.
+    /// What is to be done about a route to a destination that another node has. `None`: nobody is to have one; one of
+    /// ours goes.
+    Remote {
+        /// The destination: a block, or a single address.
+        destination: IpNet,
+        /// What is to be done.
+        wanted: Option<Remote>,
+    },
+    /// A far end of VXLAN. It is told before the routes that need it, and is gone after them.
+    Vtep {
+        /// The node.
+        node: String,
+        /// Whether of IPv6.
+        ipv6: bool,
+        /// What is wanted.
+        wanted: Option<Vtep>,
+    },
+    /// The tunnel devices that are wanted, all of them.
+    Tunnels(Tunnels),
+    /// Whether a network is in a set of packet rules.
+    Member {
+        /// Which.
+        set: Set,
+        /// The network.
+        member: IpNet,
+        /// Whether it is.
+        wanted: bool,
+    },
+    /// Something is not in force as it stands in the store; its last good version stays.
     Ignored {
         /// Which.
         key: Option<Key>,
@@ -179,6 +232,7 @@ impl Calc {
                 let changed = ours && self.peering.set_node_labels(node.metadata.labels);
                 self.choose_if(changed)
             }
+            Update::Pool(_) | Update::Subnets(_) => Vec::new(),
             Update::Profile(profile) => {
                 let changed = self.peering.put_profile(*profile);
                 self.choose_if(changed)

@@ -9,11 +9,14 @@
 
 mod block;
 mod calc;
+mod cluster;
 mod endpoint;
+mod notice;
 mod peering;
 
 pub use calico_api::Key;
 
-pub use calc::{Calc, Change, Claim, Settings, Update};
+pub use calc::{Calc, Change, Claim, Routing, Settings, Update};
+pub use cluster::{Ipip, Path, Remote, Set, Tunnels, Vtep, Vxlan, mac_of};
 pub use endpoint::{EndpointId, Interface, Unusable};
-pub use peering::Notice;
+pub use notice::Notice;

@@ -8,30 +8,10 @@ use calico_api::{BGPConfiguration, BGPPeer, Key, Kind, Profile};
 use ipnet::IpNet;
 
 use crate::endpoint::{Interface, Local, Unusable};
+use crate::notice::Notice;
 
 /// The name of the BGPConfiguration whose peering addresses count.
 const DEFAULT: &str = "default";
-
-/// Something that the operator should know of local workload peers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Notice {
-    /// Workloads of this node are peers, and there is no address for them to dial.
-    NoPeeringAddress {
-        /// The BGPPeer that selects them.
-        peer: String,
-        /// The field of the BGPConfiguration `default` to set.
-        field: &'static str,
-    },
-    /// Several BGPPeers select one workload.
-    Overlap {
-        /// Its endpoint.
-        endpoint: Key,
-        /// The BGPPeer in force, whose name is lexically first.
-        peer: String,
-        /// The others.
-        suppressed: Vec<String>,
-    },
-}
 
 /// What the choice follows from, besides the endpoints.
 #[derive(Debug, Default)]

@@ -169,7 +169,12 @@ impl Dataplane {
                 self.table.set_sweep(true);
             }
             Change::PeersKnown => self.peers_known = true,
-            Change::Ignored { .. } | Change::Notice(_) => {}
+            Change::Ignored { .. }
+            | Change::Notice(_)
+            | Change::Remote { .. }
+            | Change::Vtep { .. }
+            | Change::Tunnels(_)
+            | Change::Member { .. } => {}
         }
     }
 
