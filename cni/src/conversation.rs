@@ -190,7 +190,7 @@ pub fn pod_networks(netconf: &Netconf) -> Result<Vec<String>, Error> {
     match connect(netconf, OTHER)?.call(&Request::PodNetworks)? {
         Reply::PodNetworks(answer) => Ok(answer.networks),
         Reply::Error(failure) => Err(failure.into()),
-        Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::Done => {
+        Reply::Assigned(_) | Reply::Again | Reply::Detach | Reply::Done | Reply::NodeStatus(_) => {
             Err(surprise("it does not tell the node's pod networks"))
         }
     }
