@@ -7,6 +7,9 @@ use crate::image;
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, privileged, run, say, target};
 
+/// What the scenario `modes` needs besides: a router, and a kernel with ipip.
+const MODES: &[&str] = &["bird2", "user-mode-linux", "kmod"];
+
 /// Installs and builds what is missing, then plays.
 pub(crate) fn play(arguments: &[String]) -> Result<()> {
     let value = |option: &str| {
@@ -17,7 +20,11 @@ pub(crate) fn play(arguments: &[String]) -> Result<()> {
         return cluster(arguments);
     }
     let server = value("--datastore").filter(|store| *store != "sqlite");
-    setup::install(if server.is_some() { Purpose::Servers } else { Purpose::Lab })?;
+    let purpose = if server.is_some() { Purpose::Servers } else { Purpose::Lab };
+    match value("--scenario") {
+        Some("modes") => setup::install_with(purpose, MODES)?,
+        _ => setup::install(purpose)?,
+    }
     say("building in release");
     build::programs(Profile::Release)?;
     let programs = target().join("release");

@@ -54,6 +54,9 @@ const PACKAGES: &[(Purpose, &str, &str)] = &[
     (Purpose::Everything, "gobgpd", "a BGP peer: what other pod networks run"),
     (Purpose::Everything, "openbgpd", "a BGP peer: what Internet exchanges run"),
     (Purpose::Everything, "strace", "kills programs at every step they take"),
+    (Purpose::Everything, "user-mode-linux", "a kernel that has ipip, for hosts whose kernel has not"),
+    (Purpose::Everything, "qemu-system-x86", "other kernels, where user-mode Linux will not do"),
+    (Purpose::Everything, "xz-utils", "unpacks those kernels' modules"),
 ];
 
 /// Rust's name for a program that runs anywhere: the plugins are such.
@@ -61,12 +64,17 @@ pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// Installs what is missing for a purpose, saying what.
 pub(crate) fn install(purpose: Purpose) -> Result<()> {
-    run_packages(purpose)?;
+    install_with(purpose, &[])
+}
+
+/// Installs what is missing for a purpose, and these packages of the list besides.
+pub(crate) fn install_with(purpose: Purpose, more: &[&str]) -> Result<()> {
+    run_packages(purpose, more)?;
     rust_target(STATIC_TARGET)
 }
 
-fn run_packages(purpose: Purpose) -> Result<()> {
-    let wanted = PACKAGES.iter().filter(|(needed, ..)| *needed <= purpose);
+fn run_packages(purpose: Purpose, more: &[&str]) -> Result<()> {
+    let wanted = PACKAGES.iter().filter(|(needed, package, _)| *needed <= purpose || more.contains(package));
     let go = output(Command::new("go").arg("version")).is_ok();
     let missing: Vec<_> =
         wanted.filter(|(_, package, _)| !(installed(package) || go && *package == "python3-pip")).collect();
