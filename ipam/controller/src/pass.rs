@@ -283,7 +283,9 @@ impl<'a, 'b> Survey<'a, 'b> {
 
     fn suspect_address(&mut self, allocation: &Allocation) -> bool {
         let Assignment { block, address, sequence_number } = allocation.assignment.clone();
-        let wait = match allocation.node.as_deref().and_then(|node| self.is_gone(node)) {
+        // Pods that outlive their Node may still get a new sandbox there, whose address they do not show yet.
+        let empty = |node: &&str| !self.occupied.contains(*node);
+        let wait = match allocation.node.as_deref().filter(empty).and_then(|node| self.is_gone(node)) {
             Some(true) => Some(Duration::ZERO),
             Some(false) => None,
             None => self.patience.grace,

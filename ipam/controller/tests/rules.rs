@@ -284,6 +284,19 @@ fn what_a_deleted_node_had_goes_as_soon_as_it_has_been_gone_in_two_passes() {
 }
 
 #[test]
+fn a_pod_that_outlives_its_node_may_get_a_new_sandbox_there() {
+    let mut world = World::new();
+    let web = World::endpoint("a", "web", "1", &["10.0.0.0"]);
+    world.put(&web);
+    world.delete_node("a");
+    world.block("a", "10.0.0.0/30", &[("n.1", &pod_on("a", "web")), ("n.2", &pod_on("a", "web"))]);
+    assert_eq!([world.after(0), world.after(5), world.after(60)], [const { Vec::new() }; 3]);
+    world.delete(web.key());
+    world.after(1);
+    assert_eq!(released(&world.after(1)), ["10.0.0.0", "10.0.0.1"]);
+}
+
+#[test]
 fn while_a_node_cannot_be_read_it_is_there() {
     let mut world = World::new();
     world.block("c", "10.0.0.0/30", &[]);
