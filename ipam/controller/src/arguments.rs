@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Where health and metrics are served; without it on all addresses, at the port of the settings (9094)
+    /// Where health and metrics are served; without it on all addresses: health at port 9094, metrics at that of the settings
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
 

@@ -1,6 +1,6 @@
 //! The loop: the watch is taken in, passes are made when they are due, and what they want is done while this replica leads.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -32,6 +32,9 @@ const ALIVE: Duration = Duration::from_secs(15);
 
 /// Silent for so long, it hangs.
 const SILENCE: Duration = Duration::from_secs(120);
+
+/// Where health is served unless an argument says otherwise.
+const HEALTH_PORT: u16 = 9094;
 
 /// After a change that calls for a pass, others of its kind are waited for.
 const GATHER: Duration = Duration::from_millis(200);
@@ -69,15 +72,16 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let (stores, seat) = opened;
     let settings = Settings::new(first_settings(&stores.store).await.as_ref(), variable);
-    let fallback = settings.metrics_port.map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-    if let Some(address) = arguments.listen.or(fallback) {
-        let served = serve_http(address, health.clone(), registry.clone()).await;
-        // Where there is no IPv6 at all.
-        let address = match (served, arguments.listen) {
-            (Err(_), None) => serve_http(SocketAddr::from(([0, 0, 0, 0], address.port())), health, registry).await?,
-            (served, _) => served?,
-        };
-        info!(%address, "health and metrics are served");
+    match arguments.listen {
+        Some(address) => drop(serve_http(address, health, registry).await?),
+        // The probes of the manifests ask one port, wherever metrics are wanted, if at all.
+        None if settings.metrics_port == Some(HEALTH_PORT) => serve_everywhere(HEALTH_PORT, &health, &registry).await?,
+        None => {
+            serve_everywhere(HEALTH_PORT, &health, &Registry::new()).await?;
+            if let Some(port) = settings.metrics_port {
+                serve_everywhere(port, &health, &registry).await?;
+            }
+        }
     }
     let controller = Controller::new(stores, settings, level, metrics, reporter);
     let (leads, leadership) = cell::channel(false);
@@ -85,6 +89,18 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = tend(seat, leads, &mut stop) => Ok(()),
         result = controller.run(leadership) => result,
     }
+}
+
+/// Serves on all addresses of the host.
+async fn serve_everywhere(port: u16, health: &Health, registry: &Registry) -> anyhow::Result<()> {
+    let serve = |address: IpAddr| serve_http(SocketAddr::from((address, port)), health.clone(), registry.clone());
+    let address = match serve(Ipv6Addr::UNSPECIFIED.into()).await {
+        Ok(address) => address,
+        // Where there is no IPv6 at all.
+        Err(_) => serve(Ipv4Addr::UNSPECIFIED.into()).await?,
+    };
+    info!(%address, "health and metrics are served");
+    Ok(())
 }
 
 /// Opens the stores and a candidacy, however long that takes.

@@ -70,7 +70,7 @@ impl Settings {
         if let Some(enabled) = variable("HEALTH_ENABLED") {
             running.health_checks = Some(switch(&enabled));
             if !is_on(&enabled) {
-                remarks.push("HEALTH_ENABLED=false has no effect: health is served where metrics are".to_owned());
+                remarks.push("HEALTH_ENABLED=false has no effect: health is always served, for the probes".to_owned());
             }
         }
         if let Some(period) = variable("COMPACTION_PERIOD") {
