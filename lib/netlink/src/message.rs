@@ -91,6 +91,11 @@ impl Request {
         self.octets.resize(self.octets.len().next_multiple_of(4), 0);
     }
 
+    /// What was written so far, without the message's own header.
+    pub(crate) fn octets(&self) -> &[u8] {
+        self.octets.get(HEADER..).unwrap_or_default()
+    }
+
     /// The finished request.
     pub(crate) fn finish(&mut self, sequence: u32, more_flags: i32) -> Result<&[u8], Cause> {
         let length = u32::try_from(self.octets.len()).ok().filter(|_| !self.overflow);
@@ -145,6 +150,17 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
         };
         rest = rest.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
         Some(message)
+    })
+}
+
+/// The messages of a datagram, each with the number of the socket that caused it.
+pub(crate) fn messages_with_port(datagram: &[u8]) -> impl Iterator<Item = (Message<'_>, u32)> {
+    let mut rest = datagram;
+    messages(datagram).map(move |message| {
+        let port = field(rest, 12).map_or(0, u32::from_ne_bytes);
+        let length = (HEADER + message.body.len()).next_multiple_of(4);
+        rest = rest.get(length..).unwrap_or_default();
+        (message, port)
     })
 }
 

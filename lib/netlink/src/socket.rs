@@ -18,9 +18,9 @@ const DUMP_TRIES: usize = 20;
 /// It belongs to the network namespace of the thread that opens it, for ever, wherever it is used.
 #[derive(Debug)]
 pub struct Socket {
-    inner: netlink_sys::Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
+    pub(crate) inner: netlink_sys::Socket,
+    pub(crate) sequence: u32,
+    pub(crate) buffer: Vec<u8>,
 }
 
 /// Changes that are sent together: one system call for all, and one for all answers if none fails.
@@ -46,8 +46,13 @@ impl Socket {
     /// # Errors
     /// If the kernel has no descriptors left or knows no strict checking (before 4.20).
     pub fn open() -> Result<Self> {
+        Self::open_for(netlink_sys::protocols::NETLINK_ROUTE)
+    }
+
+    /// Opens a socket of another part of the kernel than the routing one.
+    pub(crate) fn open_for(protocol: isize) -> Result<Self> {
         let open = || {
-            let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+            let socket = netlink_sys::Socket::new(protocol)?;
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             socket.set_netlink_get_strict_chk(true)?;
@@ -207,7 +212,7 @@ impl Socket {
         }
     }
 
-    fn send(&self, octets: &[u8]) -> Result<(), Cause> {
+    pub(crate) fn send(&self, octets: &[u8]) -> Result<(), Cause> {
         loop {
             match self.inner.send(octets, 0) {
                 Ok(sent) if sent == octets.len() => return Ok(()),
@@ -219,7 +224,7 @@ impl Socket {
     }
 
     /// Reads the next datagram into the buffer.
-    fn receive(&mut self) -> Result<(), Cause> {
+    pub(crate) fn receive(&mut self) -> Result<(), Cause> {
         receive(&self.inner, &mut self.buffer)
     }
 }

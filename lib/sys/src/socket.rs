@@ -87,6 +87,15 @@ pub fn set_receive_buffer(socket: impl AsFd, octets: usize) -> io::Result<()> {
     set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &value)
 }
 
+/// Sets the size of a socket's send buffer, beyond the system's limit if need be: a netlink request must fit it whole.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN`.
+pub fn set_send_buffer(socket: impl AsFd, octets: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
+    set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &value)
+}
+
 /// Connects to a Unix stream socket, waiting no longer than `patience` (and no less than a microsecond) for a listener
 /// whose queue is full. The standard library's `connect` would wait for ever.
 ///
