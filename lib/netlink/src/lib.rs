@@ -1,4 +1,4 @@
-//! Links, addresses, routes and neighbours of the kernel, read, changed and watched over rtnetlink.
+//! Links, addresses, routes, neighbours and forwarding entries of the kernel, read, changed and watched over rtnetlink.
 //!
 //! - [`Socket`] asks and changes, one request or one batch at a time, without an async runtime;
 //! - [`Monitor`] tells what anybody changed; its descriptor can be polled;
@@ -11,6 +11,7 @@
 
 mod address;
 mod error;
+mod fdb;
 mod link;
 mod message;
 mod monitor;
@@ -21,10 +22,12 @@ mod routes;
 mod socket;
 pub mod sysctl;
 mod table;
+mod vxlan;
 
 pub use address::Address;
 pub use calico_sys::namespace;
 pub use error::{Error, Result};
+pub use fdb::Forwarding;
 pub use link::{Link, LinkChange, Mac, MacError, Veth};
 #[doc(hidden)]
 pub use message::read_anything;
@@ -34,3 +37,4 @@ pub use route::{NextHop, Route, RouteKey, RouteKind, TABLE_MAIN};
 pub use routes::RouteFilter;
 pub use socket::{Batch, Socket};
 pub use table::RouteTable;
+pub use vxlan::Vxlan;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use crate::error::Result;
 use crate::message::{Message, Request, attributes, field, number, string};
 use crate::socket::{Batch, Socket};
+use crate::vxlan::Vxlan;
 
 /// `IFLA_EXT_MASK` with `RTEXT_FILTER_SKIP_STATS`: counters are most of an answer, and nobody here reads them.
 const SKIP_STATS: u32 = 1 << 3;
@@ -14,6 +15,8 @@ const SKIP_STATS: u32 = 1 << 3;
 const VETH_INFO_PEER: u16 = 1;
 /// `IFLA_GROUP`.
 const IFLA_GROUP: u16 = 27;
+/// `IFLA_IFALIAS`.
+const IFLA_IFALIAS: u16 = 20;
 /// The longest name of an interface, without the final zero.
 const MAX_NAME: usize = libc::IFNAMSIZ - 1;
 
@@ -69,6 +72,10 @@ pub struct Link {
     pub peer: Option<u32>,
     /// The bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
+    /// What somebody wrote on it (`ip link set … alias`): a mark that outlives who wrote it.
+    pub alias: Option<String>,
+    /// Its parameters if it is of kind `vxlan`.
+    pub vxlan: Option<Vxlan>,
 }
 
 /// A pair of virtual Ethernet interfaces to be made.
@@ -107,6 +114,8 @@ pub struct LinkChange<'a> {
     pub master: Option<u32>,
     /// Its group (`ip link set … group`): a number by which several are addressed at once.
     pub group: Option<u32>,
+    /// What to write on it, see [`Link::alias`]; an empty text removes it.
+    pub alias: Option<&'a str>,
 }
 
 impl Socket {
@@ -231,9 +240,12 @@ impl Link {
                 libc::IFLA_ADDRESS if value.len() == 6 => link.mac = field(value, 0).map(Mac),
                 libc::IFLA_LINK => link.peer = number(value).filter(|index| *index != 0),
                 libc::IFLA_MASTER => link.master = number(value).filter(|index| *index != 0),
+                IFLA_IFALIAS => link.alias = Some(string(value)).filter(|alias| !alias.is_empty()),
                 libc::IFLA_LINKINFO => {
-                    let kind = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
-                    link.kind = kind.map(|(_, value)| string(value));
+                    let find = |wanted| attributes(value).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+                    link.kind = find(libc::IFLA_INFO_KIND).map(string);
+                    let data = find(libc::IFLA_INFO_DATA).filter(|_| link.kind.as_deref() == Some("vxlan"));
+                    link.vxlan = data.map(Vxlan::parse);
                 }
                 _ => {}
             }
@@ -308,11 +320,15 @@ fn change_link(index: u32, change: &LinkChange<'_>) -> Request {
     if let Some(group) = change.group {
         request.number(IFLA_GROUP, group);
     }
+    if let Some(alias) = change.alias {
+        // Without a final zero: the kernel counts it, and none is how an alias is removed.
+        request.attribute(IFLA_IFALIAS, alias.as_bytes());
+    }
     request
 }
 
 /// `struct ifinfomsg`.
-fn header(index: u32, flags: u32, mask: u32) -> [u8; 16] {
+pub(crate) fn header(index: u32, flags: u32, mask: u32) -> [u8; 16] {
     let mut octets = [0; 16];
     octets[4..8].copy_from_slice(&index.to_ne_bytes());
     octets[8..12].copy_from_slice(&flags.to_ne_bytes());

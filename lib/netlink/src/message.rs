@@ -218,9 +218,10 @@ pub(crate) fn family(address: std::net::IpAddr) -> u8 {
 /// Reads octets as everything that the kernel could mean by them: what fuzzing calls.
 #[doc(hidden)]
 pub fn read_anything(octets: &[u8]) {
-    use crate::{Address, Link, Neighbour, Route};
+    use crate::{Address, Forwarding, Link, Neighbour, Route};
     for message in messages(octets).chain([Message { kind: 0, flags: 0, sequence: 0, body: octets }]) {
-        let _ = (Link::parse(message), Address::parse(message), Neighbour::parse(message), message.error());
+        let _ = (Link::parse(message), Address::parse(message), message.error());
+        let _ = (Neighbour::parse(message), Forwarding::parse(message));
         if let Some(route) = Route::parse(message) {
             assert_eq!(route.clone().normalized(), route, "a route is read in its normal form");
         }

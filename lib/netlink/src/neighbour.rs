@@ -7,6 +7,9 @@ use crate::link::Mac;
 use crate::message::{Message, Request, attributes, family, field, ip, ip_octets};
 use crate::socket::{Batch, Socket};
 
+/// `NDA_IFINDEX`.
+const NDA_IFINDEX: u16 = 8;
+
 /// An entry of the neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Neighbour {
@@ -33,6 +36,9 @@ impl Neighbour {
         let index = u32::from_ne_bytes(field(message.body, 4)?);
         let state = u16::from_ne_bytes(field(message.body, 8)?);
         let [flags] = field(message.body, 10)?;
+        if message.body.first() == Some(&(libc::AF_BRIDGE as u8)) {
+            return None; // no neighbour but a forwarding entry, see fdb.rs
+        }
         let (mut address, mut mac) = (None, None);
         for (kind, value) in attributes(message.body.get(12..)?) {
             match kind {
@@ -69,6 +75,17 @@ impl Socket {
         self.dump(request, "list neighbours", Neighbour::parse)
     }
 
+    /// The neighbours of both families on one interface; the kernel does the filtering.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn neighbours_on(&mut self, index: u32) -> Result<Vec<Neighbour>> {
+        let mut request = Request::new(libc::RTM_GETNEIGH, 0, &[0; 12]);
+        request.number(NDA_IFINDEX, index);
+        let here = |message: Message<'_>| Neighbour::parse(message).filter(|found| found.index == index);
+        self.dump(request, format_args!("list neighbours on interface {index}"), here)
+    }
+
     /// Makes an entry, or changes it if there is one for the address.
     ///
     /// # Errors
@@ -96,5 +113,12 @@ impl Batch {
         let request = neighbour.request(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_REPLACE);
         let (address, index) = (neighbour.address, neighbour.index);
         self.push(request, format_args!("set neighbour {address} on interface {index}"));
+    }
+
+    /// As [`Socket::delete_neighbour`].
+    pub fn delete_neighbour(&mut self, neighbour: &Neighbour) {
+        let request = neighbour.request(libc::RTM_DELNEIGH, 0);
+        let (address, index) = (neighbour.address, neighbour.index);
+        self.push(request, format_args!("delete neighbour {address} from interface {index}"));
     }
 }

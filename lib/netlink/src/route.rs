@@ -16,6 +16,8 @@ const IPV6_METRIC: u32 = 1024;
 const ONLINK: u32 = 4;
 /// `RTA_VIA`: a gateway of the other family.
 const RTA_VIA: u16 = 18;
+/// `RTAX_MTU`.
+const RTAX_MTU: u16 = 2;
 /// `RTM_F_CLONED`: an exception the kernel keeps (path MTU), no route.
 const CLONED: u32 = 0x200;
 
@@ -133,6 +135,8 @@ pub struct Route {
     pub metric: u32,
     /// The source address that the node's own packets get.
     pub source: Option<IpAddr>,
+    /// The largest packet that goes this way, in octets (`RTAX_MTU`); `None`: what the interface takes.
+    pub mtu: Option<u32>,
     /// Where they go; none for a black hole and its like, several for equal-cost multipath.
     pub next_hops: Vec<NextHop>,
 }
@@ -162,6 +166,7 @@ impl Route {
             scope,
             metric: 0,
             source: None,
+            mtu: None,
             next_hops,
         }
     }
@@ -175,6 +180,12 @@ impl Route {
     /// The same with another metric.
     pub fn with_metric(mut self, metric: u32) -> Self {
         self.metric = metric;
+        self
+    }
+
+    /// The same for packets of at most `mtu` octets.
+    pub fn with_mtu(mut self, mtu: u32) -> Self {
+        self.mtu = Some(mtu);
         self
     }
 
@@ -210,8 +221,8 @@ impl Route {
     pub(crate) fn is_met_by(&self, actual: &Self) -> bool {
         let hops = |route: &Self| route.next_hops.len();
         self.key() == actual.key()
-            && (self.kind, self.protocol, self.scope, self.source)
-                == (actual.kind, actual.protocol, actual.scope, actual.source)
+            && (self.kind, self.protocol, self.scope, self.source, self.mtu)
+                == (actual.kind, actual.protocol, actual.scope, actual.source, actual.mtu)
             && hops(self) == hops(actual)
             && self.next_hops.iter().zip(&actual.next_hops).all(|(desired, actual)| desired.is_met_by(actual))
     }
@@ -239,6 +250,7 @@ impl Route {
             scope,
             metric: 0,
             source: None,
+            mtu: None,
             next_hops: Vec::new(),
         };
         for (kind, value) in attributes(message.body.get(12..)?) {
@@ -250,6 +262,10 @@ impl Route {
                 libc::RTA_PRIORITY => route.metric = number(value)?,
                 libc::RTA_PREFSRC => route.source = ip(value),
                 libc::RTA_TABLE => route.table = number(value)?,
+                libc::RTA_METRICS => {
+                    let mtu = attributes(value).find(|(kind, _)| *kind == RTAX_MTU);
+                    route.mtu = mtu.and_then(|(_, value)| number(value)).filter(|mtu| *mtu != 0);
+                }
                 libc::RTA_MULTIPATH => route.next_hops = next_hops(value),
                 _ => {}
             }
@@ -277,6 +293,9 @@ impl Route {
         }
         if let Some(source) = self.source {
             request.attribute(libc::RTA_PREFSRC, &ip_octets(source));
+        }
+        if let Some(mtu) = self.mtu.filter(|_| !removal) {
+            request.nested(libc::RTA_METRICS, |metrics| metrics.number(RTAX_MTU, mtu));
         }
         match self.next_hops.as_slice() {
             [] => {}

@@ -75,6 +75,34 @@ impl Socket {
         }
     }
 
+    /// As [`Self::execute`], with all failures, each with the place of its change in the batch.
+    pub fn execute_all(&mut self, batch: Batch) -> Vec<(usize, Error)> {
+        let (mut requests, asked): (Vec<_>, Vec<_>) = batch.requests.into_iter().unzip();
+        let explain = |(index, cause)| {
+            let what: Option<&String> = asked.get(index);
+            (index, Error::new(what.map_or("a change", String::as_str), cause))
+        };
+        self.change_all(&mut requests).into_iter().map(explain).collect()
+    }
+
+    /// Whether checksums of what an interface sends are left to it.
+    ///
+    /// # Errors
+    /// The kernel's, above all if it is of a kind that has no such switch.
+    pub fn checksum_offload(&self, interface: &str) -> Result<bool> {
+        calico_sys::ethtool::transmit_checksum_offload(&self.inner, interface)
+            .map_err(|error| Error::new(format_args!("get checksum offload of {interface}"), error))
+    }
+
+    /// Leaves the checksums of what an interface sends to it, or not.
+    ///
+    /// # Errors
+    /// As [`Self::checksum_offload`].
+    pub fn set_checksum_offload(&mut self, interface: &str, on: bool) -> Result<()> {
+        calico_sys::ethtool::set_transmit_checksum_offload(&self.inner, interface, on)
+            .map_err(|error| Error::new(format_args!("set checksum offload of {interface}"), error))
+    }
+
     /// Makes one change.
     pub(crate) fn change(&mut self, request: Request, asked: impl Display) -> Result<()> {
         match self.change_all(&mut [request]).pop() {

@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use calico_delta::Delta;
+use ipnet::IpNet;
 
 use crate::error::{Cause, Error, Result};
 use crate::monitor::Event;
-use crate::route::{NextHop, Route, RouteKey};
+use crate::route::{NextHop, Route, RouteKey, RouteKind};
 use crate::routes::RouteFilter;
 use crate::socket::Socket;
 
@@ -35,6 +36,10 @@ pub struct RouteTable {
     held: BTreeSet<RouteKey>,
     /// Keys whose routes may be removed though nothing else may.
     released: BTreeSet<RouteKey>,
+    /// Destinations whose routes of ours are not removed.
+    left: BTreeSet<IpNet>,
+    /// What stands in the place of a desired route is ours.
+    claims: bool,
     stale: bool,
     sweep: bool,
 }
@@ -45,8 +50,25 @@ impl RouteTable {
     pub fn new(ours: impl Fn(&Route) -> bool + Send + Sync + 'static) -> Self {
         let delta = Delta::with_comparison(Route::is_met_by);
         let filter = RouteFilter::default();
-        let (surplus, down, held, released) = (Vec::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { ours: Box::new(ours), filter, delta, surplus, down, held, released, stale: true, sweep: false }
+        Self {
+            ours: Box::new(ours),
+            filter,
+            delta,
+            surplus: Vec::new(),
+            down: BTreeSet::new(),
+            held: BTreeSet::new(),
+            released: BTreeSet::new(),
+            left: BTreeSet::new(),
+            claims: false,
+            stale: true,
+            sweep: false,
+        }
+    }
+
+    /// The same, which takes the place of a desired route from whoever holds it, in one step.
+    pub fn claiming_places(mut self) -> Self {
+        self.claims = true;
+        self
     }
 
     /// The same, reading only routes that pass `filter`: all of ours must.
@@ -65,6 +87,30 @@ impl RouteTable {
     /// Desires no route under this key.
     pub fn unwant(&mut self, key: &RouteKey) {
         self.delta.unwant(key);
+        // What was ours by its place alone is so no longer.
+        if self.delta.actual().get(key).is_some_and(|route| !self.is_ours(route)) {
+            self.delta.gone(key);
+        }
+    }
+
+    /// Leaves what stands at a destination that is not desired where it is, though it be ours: whoever is to have it replaces
+    /// it. Black holes are no way for anybody, so they go.
+    pub fn leave(&mut self, destination: IpNet) {
+        self.left.insert(destination.trunc());
+    }
+
+    /// Takes [`RouteTable::leave`] back.
+    pub fn cease_to_leave(&mut self, destination: &IpNet) {
+        self.left.remove(&destination.trunc());
+    }
+
+    fn is_ours(&self, route: &Route) -> bool {
+        (self.ours)(route) || (self.claims && self.delta.desired().contains_key(&route.key()))
+    }
+
+    /// Whether this route of ours that is not desired stays.
+    fn is_left(&self, route: &Route) -> bool {
+        route.kind == RouteKind::Unicast && self.left.contains(&route.destination)
     }
 
     /// Desires no route under this key, and lets the one that is there be removed even before [`RouteTable::set_sweep`]:
@@ -104,12 +150,12 @@ impl RouteTable {
     /// Learns from a change in the kernel, ours or foreign.
     pub fn notice(&mut self, event: &Event) {
         match event {
-            Event::Route(route) if (self.ours)(route) => self.delta.seen(route.key(), route.clone()),
+            Event::Route(route) if self.is_ours(route) => self.delta.seen(route.key(), route.clone()),
             Event::Route(route) => {
                 // Somebody's route came to the place of ours, and took it or stands beside it: see when applying.
                 self.delta.gone(&route.key());
             }
-            Event::RouteGone(route) if (self.ours)(route) => self.notice_gone(route),
+            Event::RouteGone(route) if self.is_ours(route) => self.notice_gone(route),
             Event::Link(link) if link.up => {
                 self.down.remove(&link.index);
             }
@@ -119,7 +165,12 @@ impl RouteTable {
                 self.forget(|route| route.source == source);
             }
             Event::Overrun => self.stale = true,
-            Event::RouteGone(_) | Event::Address(_) => {}
+            Event::RouteGone(_)
+            | Event::Address(_)
+            | Event::Neighbour(_)
+            | Event::NeighbourGone(_)
+            | Event::Forwarding(_)
+            | Event::ForwardingGone(_) => {}
         }
     }
 
@@ -130,7 +181,7 @@ impl RouteTable {
     pub fn resync(&mut self, socket: &mut Socket) -> Result<()> {
         let mut actual: BTreeMap<RouteKey, Route> = BTreeMap::new();
         let mut surplus = Vec::new();
-        for route in socket.routes(&self.filter)?.into_iter().filter(|route| (self.ours)(route)) {
+        for route in socket.routes(&self.filter)?.into_iter().filter(|route| self.is_ours(route)) {
             match actual.entry(route.key()) {
                 std::collections::btree_map::Entry::Vacant(place) => {
                     place.insert(route);
@@ -152,9 +203,9 @@ impl RouteTable {
     /// Whether there is nothing to look at, nothing to write and nothing that may be removed.
     pub fn in_sync(&self) -> bool {
         let desired = self.delta.desired();
-        let removable = self.sweep && !self.surplus.is_empty();
+        let removable = self.sweep && self.surplus.iter().any(|route| !self.is_left(route));
         let mut dirty = self.delta.dirty().filter(|key| !self.held.contains(key));
-        let pending = dirty.any(|key| self.sweep || self.released.contains(key) || desired.contains_key(key));
+        let pending = dirty.any(|key| desired.contains_key(key) || self.may_remove(key));
         !(self.stale || removable || pending)
     }
 
@@ -177,12 +228,15 @@ impl RouteTable {
             }
         }
         self.replace(socket, contested, &mut failures);
-        if !self.sweep {
-            plan.deletes.retain(|key| self.released.contains(key));
-        }
+        plan.deletes.retain(|key| self.may_remove(key));
         self.remove(socket, plan.deletes, &mut failures);
         self.released.retain(|key| self.delta.actual().contains_key(key));
         failures
+    }
+
+    /// Whether the route of this key, which is not desired, is to be removed now.
+    fn may_remove(&self, key: &RouteKey) -> bool {
+        (self.sweep || self.released.contains(key)) && !self.delta.actual().get(key).is_some_and(|r| self.is_left(r))
     }
 
     /// Sends changes; those that succeeded count as seen, those that failed are returned.
@@ -225,7 +279,7 @@ impl RouteTable {
         for route in routes {
             let key = route.key();
             let holder = holders.get(&key).map(Vec::as_slice).unwrap_or_default();
-            if let Some(foreign) = holder.iter().find(|holder| !(self.ours)(holder)) {
+            if let Some(foreign) = holder.iter().find(|holder| !self.is_ours(holder)) {
                 self.delta.gone(&key);
                 let cause = Cause::Foreign { protocol: foreign.protocol };
                 failures.push((key, Error::new(format_args!("add route {route}"), cause)));
@@ -281,7 +335,8 @@ impl RouteTable {
                 }
             }
         }
-        let surplus = if self.sweep { std::mem::take(&mut self.surplus) } else { Vec::new() };
+        let mut surplus = if self.sweep { std::mem::take(&mut self.surplus) } else { Vec::new() };
+        self.surplus = surplus.extract_if(.., |route| self.is_left(route)).collect();
         let refused = socket.change_routes("delete", &surplus, Route::delete);
         for (index, error) in refused.into_iter().filter(|(_, error)| !error.is_not_found()) {
             if let Some(route) = surplus.get(index) {
@@ -299,8 +354,9 @@ impl RouteTable {
             return false;
         }
         let Some(route) = self.delta.actual().get(key).cloned() else { return true };
-        let there =
-            |holders: BTreeMap<_, Vec<Route>>| holders.get(key).is_some_and(|all| all.iter().any(|r| (self.ours)(r)));
+        let there = |holders: BTreeMap<_, Vec<Route>>| {
+            holders.get(key).is_some_and(|all| all.iter().any(|route| self.is_ours(route)))
+        };
         // If it cannot be known now, the next pass will do.
         let gone = self.look(socket, &[route]).is_ok_and(|holders| !there(holders));
         if gone {

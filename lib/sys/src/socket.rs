@@ -87,6 +87,24 @@ pub fn set_receive_buffer(socket: impl AsFd, octets: usize) -> io::Result<()> {
     set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &value)
 }
 
+/// An instruction of a socket's filter (classic BPF, `struct sock_filter` of `linux/filter.h`): operation, how many
+/// instructions to leap if it holds and if not, value.
+pub type Instruction = (u16, u8, u8, u32);
+
+/// Gives a socket a filter, in the place of the one that it had: what the filter returns 0 for never reaches the socket,
+/// nor wakes who waits for it.
+///
+/// # Errors
+/// `EINVAL` if the kernel does not like the program, or it has more than 65535 instructions.
+pub fn set_filter(socket: impl AsFd, program: &[Instruction]) -> io::Result<()> {
+    let mut filter: Vec<libc::sock_filter> =
+        program.iter().map(|(code, jt, jf, k)| libc::sock_filter { code: *code, jt: *jt, jf: *jf, k: *k }).collect();
+    let len = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // The kernel copies the program before the call returns; `filter` lives longer.
+    let value = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &value)
+}
+
 /// Sets the size of a socket's send buffer, beyond the system's limit if need be: a netlink request must fit it whole.
 ///
 /// # Errors
@@ -278,6 +296,22 @@ mod tests {
     fn a_receive_buffer_may_exceed_the_systems_limit() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         set_receive_buffer(&socket, 4 << 20).unwrap();
+    }
+
+    #[test]
+    fn what_a_filter_refuses_does_not_arrive() {
+        // The first octet of the payload, after 8 of the header of UDP.
+        const FILTER: [Instruction; 4] = [(0x30, 0, 0, 8), (0x15, 0, 1, 7), (0x06, 0, 0, u32::MAX), (0x06, 0, 0, 0)];
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        set_filter(&socket, &FILTER).unwrap();
+        socket.connect(socket.local_addr().unwrap()).unwrap();
+        for octet in [1, 7] {
+            socket.send(&[octet]).unwrap();
+        }
+        let mut octet = [0];
+        socket.recv(&mut octet).unwrap();
+        assert_eq!(octet, [7]);
+        assert_eq!(set_filter(&socket, &[(0, 0, 0, 0)]).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]
