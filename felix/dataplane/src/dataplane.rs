@@ -1,103 +1,61 @@
-//! The one owner of this node's routes and of its workloads' interfaces.
+//! The one owner of this node's routes, of its workloads' interfaces and of its tunnels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
-use calico_netlink::{
-    Address, Error, Event, Link, LinkChange, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN,
-};
-use felix_calc::{Change, Interface, Key};
+use calico_netlink::{Address, Error, Event, Link, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN};
+use felix_calc::{Change, Interface, Set};
 use ipnet::IpNet;
-use tracing::debug;
 
 use crate::addresses::Addresses;
-use crate::interface::{LEAVING, ensure_link_local, set_parameters, switch_on};
 use crate::ownership::Ownership;
-use crate::{Settings, routes};
-
-/// Something that is not as desired; it is tried again with the next [`Dataplane::apply`].
-#[derive(Debug)]
-pub struct Failure {
-    /// A route's destination or an interface's name.
-    pub what: String,
-    /// What the kernel says.
-    pub error: Error,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.error)
-    }
-}
-
-/// What an [`Dataplane::apply`] came to.
-#[derive(Debug, Default)]
-pub struct Applied {
-    /// What is not as desired.
-    pub failures: Vec<Failure>,
-}
-
-/// Why a workload's interface is not connected.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// It is not there.
-    #[error(
-        "interface {name} (number {index}) is not in the node's network namespace; the plugin must run on the node whose agent it asks"
-    )]
-    NotThere {
-        /// Its name.
-        name: String,
-        /// Its number as the plugin saw it.
-        index: u32,
-    },
-    /// Another endpoint has the interface.
-    #[error("interface {name} belongs to {holder}, whose id is smaller; delete that endpoint if it is stale")]
-    Taken {
-        /// Its name.
-        name: String,
-        /// Who has it.
-        holder: String,
-    },
-    /// The kernel refused.
-    #[error("interface {name} could not be set up: {error}")]
-    Kernel {
-        /// Its name.
-        name: String,
-        /// What it says.
-        error: Error,
-    },
-}
+use crate::remotes::Remotes;
+use crate::tunnels::{Context, Tunnels};
+use crate::underlay::Underlay;
+use crate::workloads::{is_workload, needs_ipv6};
+use crate::{Applied, Failure, Finding, Settings, TunnelState};
 
 /// The kernel's side of this node.
 pub struct Dataplane {
-    settings: Settings,
-    socket: Socket,
+    pub(crate) settings: Settings,
+    pub(crate) socket: Socket,
     monitor: Monitor,
     /// How often the monitor was replaced.
     generation: u64,
-    table: RouteTable,
-    ownership: Ownership,
+    pub(crate) table: RouteTable,
+    pub(crate) ownership: Ownership,
     /// The workloads' interfaces that are there, by index.
-    links: BTreeMap<u32, Link>,
-    wanted: BTreeMap<String, Interface>,
+    pub(crate) links: BTreeMap<u32, Link>,
+    pub(crate) wanted: BTreeMap<String, Interface>,
     /// The node's own addresses on workloads' interfaces, as they are.
-    addresses: Addresses,
+    pub(crate) addresses: Addresses,
     /// It is known which workloads are BGP peers: addresses may be made and removed.
-    peers_known: bool,
+    pub(crate) peers_known: bool,
     /// What the last apply could not do, by [`Failure::what`].
-    failed: BTreeSet<String>,
-    black_holes: BTreeSet<IpNet>,
+    pub(crate) failed: BTreeSet<String>,
+    pub(crate) black_holes: BTreeSet<IpNet>,
+    /// The routes of this node's own workloads and blocks that are desired.
+    pub(crate) local_routes: BTreeMap<RouteKey, Route>,
+    /// Those to other nodes.
+    pub(crate) remotes: Remotes,
+    pub(crate) tunnels: Tunnels,
+    /// The node's other interfaces.
+    pub(crate) underlay: Underlay,
+    /// The interfaces of whose neighbours the monitor tells.
+    watched: BTreeSet<u32>,
+    /// The time, as far as we were told.
+    now: Option<Instant>,
     /// Interfaces whose parameters are set, since they are up.
-    configured: BTreeSet<u32>,
+    pub(crate) configured: BTreeSet<u32>,
     /// Those of them whose parameters are to be looked at again.
-    recheck: BTreeSet<u32>,
+    pub(crate) recheck: BTreeSet<u32>,
     in_sync: bool,
     /// Interfaces must be listed again.
     stale: bool,
     /// Something desired or some interface changed since the last apply.
-    changed: bool,
+    pub(crate) changed: bool,
 }
 
 impl Dataplane {
@@ -109,8 +67,8 @@ impl Dataplane {
         let ownership = Ownership::default();
         let predicate = ownership.clone();
         let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
-        let table = RouteTable::new(move |route: &Route| predicate.is_ours(route)).with_filter(filter);
-        Ok(Self {
+        let table = RouteTable::new(move |route: &Route| predicate.is_ours(route)).with_filter(filter).claiming_places();
+        let mut dataplane = Self {
             settings,
             // The monitor first: what changes while we look is told.
             monitor: Monitor::open()?,
@@ -124,12 +82,20 @@ impl Dataplane {
             peers_known: false,
             failed: BTreeSet::new(),
             black_holes: BTreeSet::new(),
+            local_routes: BTreeMap::new(),
+            remotes: Remotes::default(),
+            tunnels: Tunnels::default(),
+            underlay: Underlay::default(),
+            watched: BTreeSet::new(),
+            now: None,
             configured: BTreeSet::new(),
             recheck: BTreeSet::new(),
             in_sync: false,
             stale: true,
             changed: true,
-        })
+        };
+        dataplane.list()?; // for who asks for the subnets before anything is applied
+        Ok(dataplane)
     }
 
     /// The descriptor that becomes readable when the kernel has told something; then call [`Self::notice`]. It is another
@@ -164,18 +130,31 @@ impl Dataplane {
             Change::BlackHole { network, wanted: false } => {
                 self.black_holes.remove(&network);
             }
+            Change::Remote { destination, wanted } => self.remotes.change(destination, wanted),
+            Change::Vtep { node, ipv6, wanted } => self.tunnels.change_vtep(node, ipv6, wanted),
+            Change::Tunnels(wanted) => self.tunnels.change(wanted, &self.settings),
+            Change::Member { set: Set::Pools, member, wanted } if self.settings.sweep_bird => {
+                self.ownership.set_swept(member, wanted);
+                // Whose routes stand there must be found out anew.
+                self.stale = true;
+            }
             Change::InSync => {
                 self.in_sync = true;
                 self.table.set_sweep(true);
             }
             Change::PeersKnown => self.peers_known = true,
-            Change::Ignored { .. }
-            | Change::Notice(_)
-            | Change::Remote { .. }
-            | Change::Vtep { .. }
-            | Change::Tunnels(_)
-            | Change::Member { .. } => {}
+            Change::Member { .. } | Change::Ignored { .. } | Change::Notice(_) => {}
         }
+    }
+
+    /// Says what time it is: call it before [`Self::apply`]. What is only done after a while is not done before.
+    pub fn at(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    /// When an [`Self::apply`] is due though nothing else happens; `None` is never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.in_sync { self.tunnels.next_deadline() } else { None }
     }
 
     /// Learns what anybody changed in the kernel; returns whether an [`Self::apply`] is due.
@@ -188,20 +167,39 @@ impl Dataplane {
             Err(error) => {
                 self.monitor = Monitor::open()?;
                 self.generation += 1;
+                self.watched.clear();
                 self.resync();
                 return Err(error);
             }
         };
         for event in events {
             match &event {
-                Event::Link(link) => self.notice_link(link),
-                Event::LinkGone(link) => self.forget_link(link.index),
+                Event::Link(link) if is_workload(&self.settings, &link.name) => {
+                    self.forget_link(link.index); // renamed, perhaps
+                    self.notice_workload(link);
+                }
+                Event::Link(link) => {
+                    self.forget_workload(link.index); // renamed away, perhaps
+                    let news = self.underlay.put_link(link);
+                    self.suspect(news, link.index);
+                }
+                Event::LinkGone(link) => {
+                    self.forget_workload(link.index);
+                    self.forget_link(link.index);
+                }
                 Event::Address(address) if self.links.contains_key(&address.index) => {
                     self.changed |= self.addresses.put(address);
                 }
+                Event::Address(address) => {
+                    let news = self.underlay.put(address);
+                    self.suspect(news, address.index);
+                }
                 Event::AddressGone(address) => self.forget_address(address),
-                Event::Overrun => self.stale = true,
-                _ => {}
+                Event::Overrun => {
+                    self.stale = true;
+                    self.tunnels.resync();
+                }
+                _ => self.tunnels.notice(&event),
             }
             self.table.notice(&event);
         }
@@ -210,7 +208,12 @@ impl Dataplane {
 
     /// Whether an [`Self::apply`] has something to do.
     pub fn is_due(&self) -> bool {
-        self.in_sync && (self.changed || self.stale || self.table.needs_resync() || !self.table.in_sync())
+        self.in_sync
+            && (self.changed
+                || self.stale
+                || self.table.needs_resync()
+                || !self.table.in_sync()
+                || !self.tunnels.in_sync(self.now))
     }
 
     /// Makes the next [`Self::apply`] look at everything: what notifications missed is found, and interfaces'
@@ -218,10 +221,11 @@ impl Dataplane {
     pub fn resync(&mut self) {
         self.stale = true;
         self.recheck.clone_from(&self.configured);
+        self.tunnels.resync();
     }
 
-    /// Writes the difference between the desired and the actual state. Before [`Change::InSync`] nothing is written,
-    /// since what is desired is not known yet.
+    /// Writes the difference between the desired and the actual state: devices, addresses, what lies behind tunnels, routes,
+    /// and then what is to be removed. Before [`Change::InSync`] nothing is written, since what is desired is not known yet.
     ///
     /// # Errors
     /// If the kernel cannot even be read.
@@ -231,12 +235,13 @@ impl Dataplane {
         }
         let mut applied = Applied::default();
         if self.stale {
-            self.list_links()?;
-            let links = &self.links;
-            self.addresses.replace(self.socket.addresses()?, |index| links.contains_key(&index));
+            self.list()?;
         }
         self.configure(&mut applied);
         self.address(&mut applied);
+        self.with_tunnels(&mut applied, Tunnels::make);
+        self.watch()?;
+        self.tunnels.write_vteps(&mut self.socket, &mut applied)?;
         self.desire_routes();
         if self.stale || self.table.needs_resync() {
             self.table.resync(&mut self.socket)?;
@@ -244,102 +249,13 @@ impl Dataplane {
         }
         // An interface that vanished between its notification and now takes its route with it: the next notification tells.
         let failures = self.table.apply(&mut self.socket);
-        applied.failures.extend(failures.into_iter().map(|(key, error)| Failure { what: route_name(&key), error }));
+        let named = |(key, error): (RouteKey, Error)| Failure { what: key.destination.to_string(), error };
+        applied.failures.extend(failures.into_iter().map(named));
+        self.with_tunnels(&mut applied, Tunnels::retire);
         // What failed is tried again: a route by its table, an interface because it is not configured.
         self.changed = !applied.failures.is_empty();
         self.failed = applied.failures.iter().map(|failure| failure.what.clone()).collect();
         Ok(applied)
-    }
-
-    /// The workloads that are connected as of the last [`Self::apply`], by interface: it is there, up and set up, and the
-    /// kernel refused nothing of what is wanted of it.
-    pub fn connected(&self) -> impl Iterator<Item = (&str, &Interface)> {
-        let up = self.links.values().filter(|link| link.up && self.configured.contains(&link.index));
-        up.filter_map(|link| {
-            let interface = self.wanted.get(&link.name)?;
-            let refused = !self.failed.is_empty()
-                && (self.failed.contains(&link.name)
-                    || interface.addresses.iter().any(|address| self.failed.contains(&address.to_string())));
-            (!refused).then_some((link.name.as_str(), interface))
-        })
-    }
-
-    /// The interface of that name and number; number 0 is any.
-    ///
-    /// # Errors
-    /// If it is not there, or another now has the name.
-    pub fn find(&mut self, name: &str, index: u32) -> Result<Link, AttachError> {
-        let found = self.socket.link(name);
-        let found = found.map_err(|error| AttachError::Kernel { name: name.to_owned(), error })?;
-        found
-            .filter(|link| index == 0 || link.index == index)
-            .ok_or_else(|| AttachError::NotThere { name: name.to_owned(), index })
-    }
-
-    /// Connects a workload whose interface was just made: parameters, MAC, up, routes. On return packets flow.
-    ///
-    /// What is wanted of the interface must have come by [`Self::change`] before.
-    ///
-    /// # Errors
-    /// If the interface is not there or cannot be set up; then [`Self::apply`] goes on trying.
-    pub fn attach(&mut self, endpoint: &Key, name: &str, index: u32) -> Result<(), AttachError> {
-        let link = self.find(name, index)?;
-        self.attach_found(endpoint, &link)
-    }
-
-    /// As [`Self::attach`], of an interface as [`Self::find`] has just found it.
-    ///
-    /// # Errors
-    /// As [`Self::attach`].
-    pub fn attach_found(&mut self, endpoint: &Key, link: &Link) -> Result<(), AttachError> {
-        let name = link.name.as_str();
-        let kernel = |error| AttachError::Kernel { name: name.to_owned(), error };
-        let wanted = match self.wanted.get(name) {
-            Some(wanted) if wanted.endpoint.key == *endpoint => wanted,
-            other => {
-                let holder = other.map_or("nobody".to_owned(), |other| other.endpoint.key.to_string());
-                return Err(AttachError::Taken { name: name.to_owned(), holder });
-            }
-        };
-        let ipv6 = self.settings.ipv6 && needs_ipv6(wanted);
-        let addresses = wanted.addresses.clone();
-        set_parameters(name, ipv6, !link.up).map_err(kernel)?;
-        switch_on(&mut self.socket, link).map_err(kernel)?;
-        if ipv6 {
-            ensure_link_local(&mut self.socket, link.index).map_err(kernel)?;
-        }
-        debug!(interface = name, index = link.index, "workload's interface is set up");
-        // Our own changes of it, before they are taken for somebody's.
-        self.notice().map_err(kernel)?;
-        self.notice_link(&Link { up: true, ..link.clone() });
-        self.configured.insert(link.index);
-        self.recheck.remove(&link.index);
-        let applied = self.apply().map_err(kernel)?;
-        let ours = |failure: &Failure| {
-            failure.what == name || addresses.iter().any(|address| failure.what == address.to_string())
-        };
-        match applied.failures.into_iter().find(ours) {
-            Some(failure) => Err(kernel(failure.error)),
-            None => Ok(()),
-        }
-    }
-
-    /// Switches a workload's interface off for good and puts it into the group of those that [`remove_leaving`] removes: with
-    /// it go its routes, and nothing of the workload reaches the node any more. One that is not there is gone already.
-    ///
-    /// [`remove_leaving`]: crate::remove_leaving
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn dismiss(&mut self, name: &str) -> Result<(), Error> {
-        let Some(link) = self.socket.link(name)? else { return Ok(()) };
-        let change = LinkChange { up: Some(false), group: Some(LEAVING), ..LinkChange::default() };
-        match self.socket.change_link(link.index, &change) {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {}
-        }
-        self.notice_link(&Link { up: false, ..link });
-        Ok(())
     }
 
     /// How many of our routes the kernel holds.
@@ -347,141 +263,92 @@ impl Dataplane {
         self.table.actual().count()
     }
 
-    /// How many workloads' interfaces are there.
-    pub fn interface_count(&self) -> usize {
-        self.links.len()
+    /// The addresses of this node with their subnets, as far as the kernel has told, but those of workloads and tunnels.
+    pub fn subnets(&self) -> Vec<IpNet> {
+        self.underlay.subnets()
     }
 
-    fn list_links(&mut self) -> Result<(), Error> {
-        let mut found: BTreeMap<u32, Link> = BTreeMap::new();
-        for link in self.socket.links()?.into_iter().filter(|link| is_workload(&self.settings, &link.name)) {
-            found.insert(link.index, link);
-        }
-        self.configured.retain(|index| found.get(index).is_some_and(|link| link.up));
-        self.links = found;
+    /// Which tunnels take packets, as of the last [`Self::apply`], and so may be announced to other nodes. A tunnel that did does
+    /// so until it is removed for good.
+    pub fn tunnel_state(&self) -> TunnelState {
+        self.tunnels.state()
+    }
+
+    /// What the operator should know, as of the last [`Self::apply`].
+    pub fn findings(&self) -> Vec<Finding> {
+        self.tunnels.findings()
+    }
+
+    /// Lists interfaces and addresses.
+    fn list(&mut self) -> Result<(), Error> {
+        let (links, addresses) = (self.socket.links()?, self.socket.addresses()?);
+        let settings = &self.settings;
+        self.underlay.replace(&links, &addresses, |name| is_workload(settings, name));
+        self.tunnels.resync();
+        let workloads = links.into_iter().filter(|link| is_workload(settings, &link.name));
+        self.links = workloads.map(|link| (link.index, link)).collect();
+        let links = &self.links;
+        self.configured.retain(|index| links.get(index).is_some_and(|link| link.up));
+        self.addresses.replace(addresses, |index| links.contains_key(&index));
         self.ownership.set_workload_links(self.links.keys().copied().collect());
         Ok(())
     }
 
-    fn notice_link(&mut self, link: &Link) {
-        if !is_workload(&self.settings, &link.name) {
-            return self.forget_link(link.index); // renamed away, perhaps
-        }
-        let before = self.links.insert(link.index, link.clone());
-        if !link.up {
-            self.configured.remove(&link.index);
-        }
-        let same = before.as_ref().is_some_and(|before| before.name == link.name && before.up == link.up);
-        if !same {
-            debug!(interface = link.name, index = link.index, up = link.up, "workload interface");
+    fn forget_link(&mut self, index: u32) {
+        if let Some(link) = self.underlay.remove_link(index) {
             self.changed = true;
-            self.ownership.set_workload_links(self.links.keys().copied().collect());
+            self.tunnels.suspect(&link.name);
         }
     }
 
-    fn forget_link(&mut self, index: u32) {
-        self.configured.remove(&index);
-        self.addresses.forget(index);
-        if let Some(link) = self.links.remove(&index) {
-            debug!(interface = link.name, index, "workload interface gone");
+    /// One of the node's own interfaces is another than before, if it is `news`.
+    fn suspect(&mut self, news: bool, index: u32) {
+        if let Some(link) = self.underlay.link(index).filter(|_| news) {
             self.changed = true;
-            self.ownership.set_workload_links(self.links.keys().copied().collect());
+            self.tunnels.suspect(&link.name);
         }
     }
 
     fn forget_address(&mut self, address: &Address) {
-        if self.links.contains_key(&address.index) && self.addresses.remove(address) {
-            self.changed = true;
+        let known = if self.links.contains_key(&address.index) {
+            let known = self.addresses.remove(address);
+            self.changed |= known;
+            known
+        } else {
+            let known = self.underlay.remove(address);
+            self.suspect(known, address.index);
+            known
+        };
+        if known {
             self.suspect_routes(address.index, &address.network);
         }
     }
 
-    /// Sets the parameters of wanted interfaces that came up.
-    fn configure(&mut self, applied: &mut Applied) {
-        for (index, link) in &self.links {
-            let Some(wanted) = self.wanted.get(&link.name) else { continue };
-            if !link.up || (self.configured.contains(index) && !self.recheck.contains(index)) {
-                continue;
-            }
-            let ipv6 = self.settings.ipv6 && needs_ipv6(wanted);
-            let set = set_parameters(&link.name, ipv6, false).and_then(|()| match ipv6 {
-                true => ensure_link_local(&mut self.socket, *index),
-                false => Ok(()),
-            });
-            match set {
-                Ok(()) => {
-                    self.configured.insert(*index);
-                    self.recheck.remove(index);
-                }
-                Err(error) if error.is_not_found() => {} // gone meanwhile: the notification is under way
-                Err(error) => applied.failures.push(Failure { what: link.name.clone(), error }),
-            }
-        }
-    }
-
-    /// Gives interfaces that are set up the addresses that BGP peers behind them dial, and takes away those that nobody
-    /// dials any more.
-    fn address(&mut self, applied: &mut Applied) {
-        if !self.peers_known {
-            return;
-        }
-        let mut removed = Vec::new();
-        for link in self.links.values().filter(|link| link.up && self.configured.contains(&link.index)) {
-            let Some(interface) = self.wanted.get(&link.name) else { continue };
-            let supported = |address: &&IpAddr| self.settings.ipv6 || address.is_ipv4();
-            let desired = interface.node_addresses.iter().filter(supported).copied().map(IpNet::from).collect();
-            match self.addresses.make(&mut self.socket, link, &desired) {
-                Ok(networks) => removed.extend(networks.into_iter().map(|network| (link.index, network))),
-                Err(error) if error.is_not_found() => {} // gone meanwhile: the notification is under way
-                Err(error) => applied.failures.push(Failure { what: link.name.clone(), error }),
-            }
-        }
-        for (index, network) in removed {
-            self.suspect_routes(index, &network);
-        }
-    }
-
-    /// Takes it that the IPv4 routes through an interface are gone, which has lost this address: with its last IPv4
-    /// address the kernel removes them and says nothing. Those that are still there are found when they are added again.
-    fn suspect_routes(&mut self, index: u32, lost: &IpNet) {
-        if lost.addr().is_ipv6() {
-            return;
-        }
-        let through = |route: &&Route| {
-            route.destination.addr().is_ipv4() && route.next_hops.iter().any(|hop| hop.interface == Some(index))
+    /// Lets the tunnels do something with the kernel.
+    fn with_tunnels(&mut self, applied: &mut Applied, work: impl FnOnce(&mut Tunnels, &mut Context<'_>)) {
+        let mut context = Context {
+            socket: &mut self.socket,
+            underlay: &mut self.underlay,
+            settings: &self.settings,
+            now: self.now,
+            applied,
+            lost: BTreeSet::new(),
         };
-        let routes: Vec<Route> = self.table.actual().filter(through).cloned().collect();
-        for route in routes {
-            self.table.notice(&Event::RouteGone(route));
+        work(&mut self.tunnels, &mut context);
+        for index in context.lost {
+            self.lose_routes(index, |_| true);
         }
     }
 
-    /// Tells the route table what is desired now.
-    fn desire_routes(&mut self) {
-        let up = self.links.values().filter(|link| link.up && self.configured.contains(&link.index));
-        let ready: BTreeMap<String, u32> = up.map(|link| (link.name.clone(), link.index)).collect();
-        let desired = routes::desired(&self.settings, &self.wanted, &ready, &self.black_holes);
-        let desired: BTreeMap<RouteKey, Route> =
-            desired.into_iter().map(Route::normalized).map(|route| (route.key(), route)).collect();
-        let (mut old, mut same) = (Vec::new(), BTreeSet::new());
-        for route in self.table.desired() {
-            let key = route.key();
-            match desired.get(&key) {
-                None => old.push(key),
-                Some(wanted) if wanted == route => {
-                    same.insert(key);
-                }
-                Some(_) => {}
-            }
+    /// Has the monitor tell of the neighbours of our VXLAN devices.
+    fn watch(&mut self) -> Result<(), Error> {
+        let links = self.tunnels.vxlan_links();
+        if self.watched != links {
+            self.monitor.watch_neighbours(&links.iter().copied().collect::<Vec<_>>())?;
+            self.ownership.set_vxlan_links(links.clone());
+            self.watched = links;
         }
-        let keys = desired.keys().copied().collect();
-        for key in old {
-            self.table.unwant(&key);
-        }
-        for (_, route) in desired.into_iter().filter(|(key, _)| !same.contains(key)) {
-            self.table.want(route);
-        }
-        self.ownership.set_desired(keys);
+        Ok(())
     }
 }
 
@@ -492,17 +359,4 @@ impl fmt::Debug for Dataplane {
             .field("links", &self.links.len())
             .finish_non_exhaustive()
     }
-}
-
-fn needs_ipv6(interface: &Interface) -> bool {
-    interface.addresses.iter().any(|address| address.addr().is_ipv6())
-}
-
-fn is_workload(settings: &Settings, name: &str) -> bool {
-    settings.prefixes.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix.as_str()))
-}
-
-/// The destination alone, as an endpoint has it.
-fn route_name(key: &RouteKey) -> String {
-    key.destination.to_string()
 }

@@ -1,0 +1,157 @@
+//! Which routes lead to other nodes, given what is wanted and which ways there are?
+//!
+//! There may be sixty thousand of them, so only those are looked at that changed, or all when a way did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use calico_netlink::{NextHop, Route};
+use felix_calc::{Path, Remote};
+use ipnet::IpNet;
+
+use crate::{PROTOCOL, Settings};
+
+/// A tunnel device that takes packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The interface's number.
+    pub(crate) index: u32,
+    /// The largest packet that it takes, in octets.
+    pub(crate) mtu: u32,
+}
+
+/// By what other nodes can be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ways {
+    pub(crate) ipip: Option<Way>,
+    pub(crate) vxlan: Option<Way>,
+    pub(crate) vxlan_v6: Option<Way>,
+    /// Subnets of the node's own interfaces, the narrowest first.
+    pub(crate) plain: Vec<(IpNet, u32)>,
+    /// The interfaces that hold the node's own addresses: packets for nodes that are said to be on our link, though
+    /// no interface has a subnet that says so, leave there.
+    pub(crate) own: Vec<(IpAddr, u32)>,
+}
+
+/// What is to be done at a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This route is to stand there.
+    Want(Box<Route>),
+    /// What stands there stays.
+    Leave,
+    /// Nothing of ours is to stand there.
+    Empty,
+}
+
+/// What is wanted for other nodes' destinations.
+#[derive(Debug, Default)]
+pub(crate) struct Remotes {
+    wanted: BTreeMap<IpNet, Remote>,
+    ways: Ways,
+    dirty: BTreeSet<IpNet>,
+}
+
+impl Remotes {
+    /// Takes what is wanted at a destination.
+    pub(crate) fn change(&mut self, destination: IpNet, wanted: Option<Remote>) {
+        let destination = destination.trunc();
+        match wanted {
+            Some(remote) => self.wanted.insert(destination, remote),
+            None => self.wanted.remove(&destination),
+        };
+        self.dirty.insert(destination);
+    }
+
+    /// Looks at a destination again.
+    pub(crate) fn touch(&mut self, destination: IpNet) {
+        if self.wanted.contains_key(&destination) {
+            self.dirty.insert(destination);
+        }
+    }
+
+    /// Takes the ways that there are.
+    pub(crate) fn set_ways(&mut self, ways: Ways) {
+        if self.ways != ways {
+            self.ways = ways;
+            self.dirty.extend(self.wanted.keys());
+        }
+    }
+
+    /// What is to be done where something changed since the last call.
+    pub(crate) fn drain(&mut self, settings: &Settings) -> Vec<(IpNet, Place)> {
+        let place = |destination: IpNet| match self.wanted.get(&destination) {
+            None => Place::Empty,
+            // A path that cannot be provided yet is not ready: the old one stays.
+            Some(Remote::By(path)) => self.ways.route(destination, *path, settings).map_or(Place::Leave, |route| {
+                Place::Want(Box::new(route))
+            }),
+            Some(Remote::Leave) => Place::Leave,
+        };
+        let dirty = std::mem::take(&mut self.dirty).into_iter();
+        let supported = |destination: &IpNet| settings.ipv6 || destination.addr().is_ipv4();
+        dirty.filter(supported).map(|destination| (destination, place(destination))).collect()
+    }
+}
+
+impl Ways {
+    fn route(&self, destination: IpNet, path: Path, settings: &Settings) -> Option<Route> {
+        let (hop, mtu) = match path {
+            Path::Plain { gateway } => (NextHop::via(gateway).on(self.towards(gateway)?).onlink(), None),
+            Path::Ipip { gateway } => {
+                let way = self.ipip?;
+                (NextHop::via(gateway.into()).on(way.index).onlink(), Some(way.mtu))
+            }
+            Path::Vxlan { gateway } => {
+                let way = if gateway.is_ipv4() { self.vxlan? } else { self.vxlan_v6? };
+                (NextHop::via(gateway).on(way.index).onlink(), Some(way.mtu))
+            }
+            Path::VxlanLink => {
+                let way = if destination.addr().is_ipv4() { self.vxlan? } else { self.vxlan_v6? };
+                (NextHop::dev(way.index), Some(way.mtu))
+            }
+        };
+        Some(Route { mtu, ..Route::unicast(destination, [hop], PROTOCOL) }.with_metric(metric(settings, &destination)))
+    }
+
+    fn towards(&self, gateway: IpAddr) -> Option<u32> {
+        let subnet = self.plain.iter().find(|(network, _)| network.contains(&gateway));
+        let own = || self.own.iter().find(|(address, _)| address.is_ipv4() == gateway.is_ipv4()).map(|(_, index)| *index);
+        subnet.map(|(_, index)| *index).or_else(own)
+    }
+}
+
+/// The metric of routes to a destination's family.
+pub(crate) fn metric(settings: &Settings, destination: &IpNet) -> u32 {
+    if destination.addr().is_ipv4() { settings.metric_ipv4 } else { settings.metric_ipv6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_becomes_a_route_as_soon_as_there_is_a_way_and_a_change_of_ways_concerns_all() {
+        let settings = Settings::default();
+        let mut remotes = Remotes::default();
+        let [a, b, c]: [IpNet; 3] = ["10.1.0.0/26", "10.2.0.0/26", "fd00::/122"].map(|text| text.parse().unwrap());
+        remotes.change(a, Some(Remote::By(Path::Ipip { gateway: [192, 0, 2, 1].into() })));
+        remotes.change(b, Some(Remote::By(Path::Plain { gateway: [192, 0, 2, 2].into() })));
+        remotes.change(c, Some(Remote::Leave));
+        let all_left = [(a, Place::Leave), (b, Place::Leave), (c, Place::Leave)];
+        assert_eq!(remotes.drain(&settings), all_left);
+        assert_eq!(remotes.drain(&settings), []);
+
+        let plain = vec![("192.0.2.0/24".parse().unwrap(), 3)];
+        remotes.set_ways(Ways { ipip: Some(Way { index: 4, mtu: 1480 }), plain, ..Ways::default() });
+        let gateway = |last| NextHop::via([192, 0, 2, last].into()).onlink();
+        let ipip = Route::unicast(a, [gateway(1).on(4)], 80).with_metric(1024).with_mtu(1480);
+        let direct = Route::unicast(b, [gateway(2).on(3)], 80).with_metric(1024);
+        let expected = [(a, Place::Want(Box::new(ipip))), (b, Place::Want(Box::new(direct))), (c, Place::Leave)];
+        assert_eq!(remotes.drain(&settings), expected);
+
+        remotes.change(a, None);
+        remotes.touch(a);
+        assert_eq!(remotes.drain(&settings), [(a, Place::Empty)]);
+    }
+}

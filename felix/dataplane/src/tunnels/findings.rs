@@ -1,0 +1,101 @@
+//! What about this node hinders its tunnels, and can only the operator put right?
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use calico_netlink::{RouteFilter, TABLE_MAIN, sysctl};
+
+use super::Context;
+use crate::Finding;
+use crate::underlay::Underlay;
+
+/// What flannel leaves behind: its VXLAN devices, and the bridge of its usual CNI plugin.
+const FLANNEL: [&str; 4] = ["flannel.1", "flannel-v6.1", "flannel.4096", "cni0"];
+
+/// `parents` are the numbers of interfaces that outer packets leave by.
+pub(super) fn of_node(context: &mut Context<'_>, parents: [Option<u32>; 3]) -> Vec<Finding> {
+    let mut findings = strict_filters(context.underlay, parents);
+    findings.extend(flannel(context));
+    findings
+}
+
+/// A strict reverse path filter drops what comes by another way than the answer goes: while nodes change encapsulation one after
+/// the other, that is everything.
+fn strict_filters(underlay: &Underlay, parents: [Option<u32>; 3]) -> Vec<Finding> {
+    let filter = |name: &str| {
+        let value = sysctl::read(&["net", "ipv4", "conf", name, "rp_filter"]).unwrap_or_default();
+        value.parse::<u8>().unwrap_or(0)
+    };
+    let parents: BTreeSet<u32> = parents.into_iter().flatten().collect();
+    let strict = parents.into_iter().filter_map(|index| underlay.link(index)).filter(|link| {
+        // The stricter of the two holds, where 2 is the looser.
+        filter("all").max(filter(&link.name)) == 1
+    });
+    let finding = |name: &str| {
+        let text = format!(
+            "its reverse path filter is strict: packets are lost while nodes change between encapsulated and plain routes; \
+             sysctl -w net.ipv4.conf.{name}.rp_filter=2 makes it loose"
+        );
+        Finding::interface(name, text)
+    };
+    strict.map(|link| finding(&link.name)).collect()
+}
+
+fn flannel(context: &mut Context<'_>) -> Vec<Finding> {
+    let left: Vec<_> = context.underlay.links().filter(|link| FLANNEL.contains(&link.name.as_str())).cloned().collect();
+    if left.is_empty() {
+        return Vec::new();
+    }
+    let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
+    let routes = context.socket.routes(&filter).unwrap_or_default();
+    let finding = |link: &calico_netlink::Link| {
+        let through = routes.iter().filter(|route| route.next_hops.iter().any(|hop| hop.interface == Some(link.index)));
+        let count = through.count();
+        let routes = match count {
+            0 => String::new(),
+            1 => " with a route".to_owned(),
+            _ => format!(" with {count} routes"),
+        };
+        let text = format!(
+            "left by flannel{routes}, which may lead packets of pods astray; when no pod of flannel is left on this node, \
+             calicoctl node cleanup --flannel removes it"
+        );
+        Finding::interface(&link.name, text)
+    };
+    left.iter().map(finding).collect()
+}
+
+/// Who receives on a UDP port, as well as can be said.
+pub(super) fn port_holder(port: u16, underlay: &Underlay, except: &str) -> String {
+    let same = |link: &&calico_netlink::Link| link.name != except && link.vxlan.is_some_and(|vxlan| vxlan.port == port);
+    if let Some(link) = underlay.links().find(same) {
+        return format!("the VXLAN interface {}", link.name);
+    }
+    let inodes: Vec<String> = ["udp", "udp6"].into_iter().flat_map(|table| inodes(table, port)).collect();
+    inodes.iter().find_map(|inode| process(inode)).unwrap_or_else(|| "somebody else".to_owned())
+}
+
+/// The inodes of the sockets that are bound to a port, by a table of `/proc/net`.
+fn inodes(table: &str, port: u16) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+    let bound = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let local = fields.nth(1)?;
+        let (_, hexadecimal) = local.rsplit_once(':')?;
+        (u16::from_str_radix(hexadecimal, 16).ok()? == port).then(|| fields.nth(7).map(str::to_owned))?
+    };
+    text.lines().filter_map(bound).filter(|inode| inode != "0").collect()
+}
+
+/// The process that has a socket open, if it can be seen from here.
+fn process(inode: &str) -> Option<String> {
+    let wanted = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut numbered = processes.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+    let holder = numbered.find(|entry| {
+        let open = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        open.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.to_string_lossy() == wanted))
+    })?;
+    let name = fs::read_to_string(holder.path().join("comm")).unwrap_or_default();
+    Some(format!("process {} ({})", holder.file_name().to_string_lossy(), name.trim_end()))
+}

@@ -1,0 +1,202 @@
+//! The far ends of VXLAN: a neighbour and a forwarding entry for each, and no others.
+//!
+//! All permanent neighbours and all forwarding entries of our devices are ours, whoever made them: nothing else can be
+//! reached through them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use calico_delta::Delta;
+use calico_netlink::{Batch, Error, Event, Forwarding, Mac, Neighbour, Socket};
+use felix_calc::Vtep;
+
+use crate::Applied;
+
+/// `NUD_PERMANENT`.
+const PERMANENT: u16 = 0x80;
+
+/// The far ends of one device.
+#[derive(Debug)]
+pub(crate) struct Vteps {
+    wanted: BTreeMap<String, Vtep>,
+    /// What is wanted changed since the deltas were told.
+    changed: bool,
+    /// The device's number.
+    index: Option<u32>,
+    /// The kernel's entries must be listed.
+    stale: bool,
+    neighbours: Delta<IpAddr, Mac>,
+    /// Where frames go, and whether for ever.
+    forwarding: Delta<Mac, (IpAddr, bool)>,
+}
+
+impl Default for Vteps {
+    fn default() -> Self {
+        let (neighbours, forwarding) = (Delta::new(), Delta::new());
+        Self { wanted: BTreeMap::new(), changed: true, index: None, stale: true, neighbours, forwarding }
+    }
+}
+
+impl Vteps {
+    /// Takes what is wanted of a node.
+    pub(crate) fn change(&mut self, node: String, wanted: Option<Vtep>) {
+        self.changed = true;
+        match wanted {
+            Some(vtep) => self.wanted.insert(node, vtep),
+            None => self.wanted.remove(&node),
+        };
+    }
+
+    /// Looks at the kernel's entries again with the next write.
+    pub(crate) fn resync(&mut self) {
+        self.stale = true;
+    }
+
+    /// Whether there is nothing to look at and nothing to write, given the device's number.
+    pub(crate) fn in_sync(&self, index: Option<u32>) -> bool {
+        index.is_none()
+            || (index == self.index
+                && !self.stale
+                && !self.changed
+                && self.neighbours.in_sync()
+                && self.forwarding.in_sync())
+    }
+
+    /// Learns what anybody changed.
+    pub(crate) fn notice(&mut self, event: &Event) {
+        let here = |index: u32| Some(index) == self.index;
+        match event {
+            Event::Neighbour(neighbour) if here(neighbour.index) => match permanent(neighbour) {
+                Some((address, mac)) => self.neighbours.seen(address, mac),
+                None => {
+                    self.neighbours.gone(&neighbour.address);
+                }
+            },
+            Event::NeighbourGone(neighbour) if here(neighbour.index) => {
+                self.neighbours.gone(&neighbour.address);
+            }
+            Event::Forwarding(entry) if here(entry.index) => {
+                self.forwarding.seen(entry.mac, (entry.destination, entry.permanent));
+            }
+            Event::ForwardingGone(entry) if here(entry.index) => {
+                self.forwarding.gone(&entry.mac);
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes the entries that are wanted, on the device of this number. One failure does not stop the others.
+    ///
+    /// # Errors
+    /// If the kernel's entries cannot be listed.
+    pub(crate) fn write(&mut self, socket: &mut Socket, index: u32, name: &str, applied: &mut Applied) -> Result<(), Error> {
+        if self.index != Some(index) || self.stale {
+            self.list(socket, index)?;
+        }
+        if std::mem::take(&mut self.changed) {
+            self.desire();
+        }
+        let mut batch = Batch::new();
+        let forwarding = self.forwarding.plan().upserts;
+        for (mac, (host, _)) in &forwarding {
+            batch.replace_forwarding(&Forwarding::permanent(index, *mac, *host));
+        }
+        let neighbours = self.neighbours.plan().upserts;
+        for (address, mac) in &neighbours {
+            batch.replace_neighbour(&Neighbour::permanent(index, *address, *mac));
+        }
+        let (first, mut failed) = (forwarding.len(), execute(socket, batch, name, applied));
+        for (place, (mac, value)) in forwarding.into_iter().enumerate() {
+            if !failed.remove(&place) {
+                self.forwarding.seen(mac, value);
+            }
+        }
+        for (place, (address, mac)) in neighbours.into_iter().enumerate() {
+            if !failed.remove(&(first + place)) {
+                self.neighbours.seen(address, mac);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the entries that nobody wants, after the routes that needed them.
+    pub(crate) fn sweep(&mut self, socket: &mut Socket, name: &str, applied: &mut Applied) {
+        let Some(index) = self.index else { return };
+        let mut batch = Batch::new();
+        let forwarding = self.forwarding.plan().deletes;
+        for mac in &forwarding {
+            let destination = self.forwarding.actual().get(mac).map_or(IpAddr::from([0; 4]), |(host, _)| *host);
+            batch.delete_forwarding(&Forwarding::permanent(index, *mac, destination));
+        }
+        let neighbours = self.neighbours.plan().deletes;
+        for address in &neighbours {
+            batch.delete_neighbour(&Neighbour { mac: None, ..Neighbour::permanent(index, *address, Mac::default()) });
+        }
+        let (first, mut failed) = (forwarding.len(), execute(socket, batch, name, applied));
+        for (place, mac) in forwarding.iter().enumerate() {
+            if !failed.remove(&place) {
+                self.forwarding.gone(mac);
+            }
+        }
+        for (place, address) in neighbours.iter().enumerate() {
+            if !failed.remove(&(first + place)) {
+                self.neighbours.gone(address);
+            }
+        }
+    }
+
+    fn list(&mut self, socket: &mut Socket, index: u32) -> Result<(), Error> {
+        let neighbours = socket.neighbours_on(index)?;
+        let forwarding = socket.forwarding(index)?;
+        self.neighbours.resync(neighbours.iter().filter_map(permanent));
+        self.forwarding.resync(forwarding.iter().map(|entry| (entry.mac, (entry.destination, entry.permanent))));
+        (self.index, self.stale) = (Some(index), false);
+        Ok(())
+    }
+
+    /// Tells the deltas what is wanted. Of two nodes that claim one address or MAC, the lexically first has it.
+    fn desire(&mut self) {
+        let (mut neighbours, mut forwarding) = (BTreeMap::new(), BTreeMap::new());
+        for vtep in self.wanted.values() {
+            let mac = Mac(vtep.mac);
+            neighbours.entry(vtep.tunnel).or_insert(mac);
+            forwarding.entry(mac).or_insert((vtep.host, true));
+        }
+        tell(&mut self.neighbours, neighbours);
+        tell(&mut self.forwarding, forwarding);
+    }
+}
+
+/// Makes a delta want exactly this.
+fn tell<K: Ord + Clone, V: PartialEq>(delta: &mut Delta<K, V>, wanted: BTreeMap<K, V>) {
+    let old: Vec<K> = delta.desired().keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
+    for key in old {
+        delta.unwant(&key);
+    }
+    for (key, value) in wanted {
+        if delta.desired().get(&key) != Some(&value) {
+            delta.want(key, value);
+        }
+    }
+}
+
+fn permanent(neighbour: &Neighbour) -> Option<(IpAddr, Mac)> {
+    let mac = neighbour.mac.filter(|_| neighbour.state & PERMANENT != 0)?;
+    Some((neighbour.address, mac))
+}
+
+/// Makes the changes; returns the places of those that failed. What was to be removed and is not there is no failure.
+fn execute(
+    socket: &mut Socket,
+    batch: Batch,
+    name: &str,
+    applied: &mut Applied,
+) -> std::collections::BTreeSet<usize> {
+    let failures = socket.execute_all(batch).into_iter().filter(|(_, error)| !error.is_not_found());
+    let mut failed = std::collections::BTreeSet::new();
+    for (place, error) in failures {
+        failed.insert(place);
+        applied.fail(name, error);
+    }
+    failed
+}
