@@ -44,6 +44,11 @@ impl Kernel {
                     }
                 }
                 Event::Overrun => self.stale = true,
+                // Not asked for.
+                Event::Neighbour(_)
+                | Event::NeighbourGone(_)
+                | Event::Forwarding(_)
+                | Event::ForwardingGone(_) => {}
             }
         }
     }
