@@ -217,7 +217,7 @@ impl Inputs {
                 Ok(touched)
             }
             Kind::IPPool => {
-                let pool = pool::pool(&typed::<IPPoolSpec>(value)?.spec)?;
+                let pool = Pool::understand(&typed::<IPPoolSpec>(value)?.spec)?;
                 let pools = self.pools.insert(name, pool) != Some(pool);
                 Ok(Touched { pools, ..Touched::default() })
             }

@@ -7,6 +7,9 @@
 //! [`topology`] and [`difference`]), the service prefixes that it originates ([`services`]), and, for each session, what
 //! is told and believed ([`policies`], made of [`filter`]s and [`communities`]). [`workloads`] says which local
 //! workloads are peers, [`passwords`] what a session's password is.
+//!
+//! Felix asks the same questions where its answers must be ours: whose a class of routes is ([`owners`]), which subnet a
+//! node is in ([`subnet`]), what a pool is ([`inputs::Pool`]).
 
 pub mod communities;
 pub mod difference;
@@ -14,9 +17,11 @@ pub mod filter;
 pub mod inputs;
 mod listing;
 mod nets;
+pub mod owners;
 pub mod passwords;
 pub mod policies;
 pub mod services;
 pub mod sessions;
+pub mod subnet;
 pub mod topology;
 pub mod workloads;

@@ -20,6 +20,7 @@ pub use self::book::{Exchange, PolicyBook};
 use crate::communities::Communities;
 use crate::filter::BgpFilter;
 use crate::inputs::{Inputs, NodeFacts, Pool};
+use crate::owners;
 use crate::services::{EXCLUDED, ServiceSettings, Services};
 use crate::sessions::SessionConfig;
 
@@ -107,7 +108,10 @@ impl Surroundings {
             communities: Communities::of(global, inputs.per_node.get(node)).0,
             normal_v4: metric(global.ipv4_normal_route_priority),
             normal_v6: metric(global.ipv6_normal_route_priority),
-            felix_owns_ipip: felix_owns_ipip(inputs),
+            felix_owns_ipip: {
+                let (ours, felixs) = (global.program_cluster_routes.as_deref(), inputs.felix_programs.as_deref());
+                !owners::classes(ours, felixs).0.ipip
+            },
             only_reflectors_export_learned: settings.only_reflectors_export_learned,
             unknown_filters: unknown_filters.map(|(_, name)| name.clone()).collect(),
         }
@@ -121,19 +125,6 @@ fn metric(priority: Option<u32>) -> u32 {
 
 fn excluded(facts: Option<&NodeFacts>) -> bool {
     facts.is_some_and(|facts| Services::excludes(facts.labels.get(EXCLUDED)))
-}
-
-/// Whether IPIP routes are felix's. Both resources have a say; the class is never left without an owner, and where
-/// both or neither claim it, it is felix's.
-fn felix_owns_ipip(inputs: &Inputs) -> bool {
-    let claims = |value: Option<&str>, default| match value {
-        Some("Enabled" | "EnabledIPIPOnly") => true,
-        Some("Disabled" | "EnabledNoEncapOnly") => false,
-        _ => default,
-    };
-    let felix = claims(inputs.felix_programs.as_deref(), true);
-    let speaker = claims(inputs.global.program_cluster_routes.as_deref(), false);
-    felix || !speaker
 }
 
 /// What an operator should know of filters, communities and service ranges that are in force for `node` and `sessions`.

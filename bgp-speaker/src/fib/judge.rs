@@ -103,7 +103,7 @@ impl Fib {
             return Some(Elsewhere::WireGuard);
         }
         match ownership.pool(prefix).map(|pool| pool.encap) {
-            Some(Encap::Vxlan) => return Some(Elsewhere::Encapsulated),
+            Some(Encap::Vxlan { .. }) => return Some(Elsewhere::Encapsulated),
             Some(Encap::Ipip { .. }) if !ownership.ipip => return Some(Elsewhere::Encapsulated),
             Some(Encap::None) if !ownership.plain => return Some(Elsewhere::Felix),
             _ => {}

@@ -89,7 +89,7 @@ fn ownership() -> Ownership {
     Ownership {
         pools: vec![
             pool("10.244.0.0/16", Encap::None),
-            pool("10.244.128.0/24", Encap::Vxlan),
+            pool("10.244.128.0/24", Encap::Vxlan { cross_subnet: false }),
             pool("10.245.0.0/16", Encap::Ipip { cross_subnet: false }),
             pool("10.246.0.0/16", Encap::Ipip { cross_subnet: true }),
         ],

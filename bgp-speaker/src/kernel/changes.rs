@@ -45,10 +45,7 @@ impl Kernel {
                 }
                 Event::Overrun => self.stale = true,
                 // Not asked for.
-                Event::Neighbour(_)
-                | Event::NeighbourGone(_)
-                | Event::Forwarding(_)
-                | Event::ForwardingGone(_) => {}
+                Event::Neighbour(_) | Event::NeighbourGone(_) | Event::Forwarding(_) | Event::ForwardingGone(_) => {}
             }
         }
     }

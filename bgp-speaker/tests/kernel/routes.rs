@@ -12,7 +12,8 @@ use crate::bed::*;
 fn routes_follow_next_hops_links_and_ownership_and_leave_others_alone() {
     in_namespace(|| {
         let handle = kernel::start().unwrap();
-        let pools = vec![pool("10.244.0.0/16", Encap::None), pool("10.245.0.0/16", Encap::Vxlan)];
+        let pools =
+            vec![pool("10.244.0.0/16", Encap::None), pool("10.245.0.0/16", Encap::Vxlan { cross_subnet: false })];
         let blocks = BTreeSet::from([net("10.244.0.0/26")]);
         let services = vec![net("10.96.0.0/12")];
         tell(&handle, Order::Ownership(Ownership { pools, blocks, services, ..Ownership::default() }));

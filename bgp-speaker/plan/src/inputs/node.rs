@@ -28,6 +28,8 @@ pub struct NodeFacts {
     pub wireguard: bool,
     /// The same for IPv6.
     pub wireguard_v6: bool,
+    /// Its IPIP tunnel has an address, which is written when packets in IPIP are understood there.
+    pub ipip: bool,
 }
 
 impl NodeFacts {
@@ -67,6 +69,8 @@ impl NodeFacts {
         set("asNumber", self.as_number.map(|number| json!(number.0)));
         set("ipv4Address", self.ipv4.map(|net| json!(net.to_string())));
         set("ipv6Address", self.ipv6.map(|net| json!(net.to_string())));
+        // Which address it is does not matter here either.
+        set("ipv4IPIPTunnelAddr", self.ipip.then(|| json!(Ipv4Addr::UNSPECIFIED.to_string())));
         set("routeReflectorClusterID", self.cluster_id.map(|id| json!(id.to_string())));
         let mut status = json!({ "podCIDRs": self.pod_cidrs });
         if self.wireguard {
@@ -176,6 +180,7 @@ pub(super) fn facts(node: &Resource<NodeSpec>, interner: &mut Interner) -> Resul
         };
         facts.ipv6 = Some(net);
     }
+    facts.ipip = filled(&bgp.ipv4_ipip_tunnel_addr).is_some();
     if let Some(text) = filled(&bgp.route_reflector_cluster_id) {
         let id: Ipv4Addr = text.parse().map_err(|_| {
             format!("spec.bgp.routeReflectorClusterID is \"{text}\", expected the form of an IPv4 address, 244.0.0.1")

@@ -75,14 +75,37 @@ fn pools_tell_how_their_packets_travel() {
     for (name, spec, encap) in [
         ("plain", json!({"cidr": "10.1.0.0/16"}), Encap::None),
         ("ipip", json!({"cidr": "10.2.0.0/16", "ipipMode": "CrossSubnet"}), Encap::Ipip { cross_subnet: true }),
-        ("vxlan", json!({"cidr": "10.3.0.0/16", "vxlanMode": "Always"}), Encap::Vxlan),
+        ("vxlan", json!({"cidr": "10.3.0.0/16", "vxlanMode": "Always"}), Encap::Vxlan { cross_subnet: false }),
     ] {
         put(&mut inputs, Kind::IPPool, named(name, spec)).unwrap();
         assert_eq!(inputs.pools[name].encap, encap);
     }
-    let error = put(&mut inputs, Kind::IPPool, named("plain", json!({"cidr": "10"})));
-    assert!(error.unwrap_err().to_string().contains("IPPool plain: spec.cidr is \"10\""));
+    for (spec, said) in [
+        (json!({"cidr": "10"}), "spec.cidr is \"10\""),
+        (json!({"cidr": "10.1.0.0/16", "ipipMode": "Always", "vxlanMode": "CrossSubnet"}), "both in use"),
+        (json!({"cidr": "fd00:10::/64", "ipipMode": "Always"}), "IPIP carries no IPv6"),
+    ] {
+        let error = put(&mut inputs, Kind::IPPool, named("ipip", spec)).unwrap_err().to_string();
+        assert!(error.contains("IPPool ipip: ") && error.contains(said), "{error}");
+        assert_eq!(inputs.pools["ipip"].encap, Encap::Ipip { cross_subnet: true }, "the last good version stays");
+    }
     assert_eq!(inputs.pools.len(), 3);
+}
+
+#[test]
+fn a_nodes_readiness_for_ipip_touches_the_routes_of_who_programs_ipip() {
+    let mut inputs = Inputs { felix_programs: Some("EnabledNoEncapOnly".to_owned()), ..Inputs::default() };
+    inputs.global.program_cluster_routes = Some("EnabledIPIPOnly".to_owned());
+    let node = |tunnel: Option<&str>| {
+        let bgp = json!({"ipv4Address": "10.0.0.2/24", "ipv4IPIPTunnelAddr": tunnel});
+        json!({"metadata": {"name": "b"}, "spec": {"bgp": bgp}})
+    };
+    put(&mut inputs, Kind::Node, node(None)).unwrap();
+    assert!(!inputs.nodes["b"].ipip);
+    let touched = put(&mut inputs, Kind::Node, node(Some("10.9.0.1"))).unwrap();
+    assert_eq!(touched, Touched { surroundings: true, ..NOTHING });
+    assert!(inputs.nodes["b"].ipip);
+    assert_eq!(put(&mut inputs, Kind::Node, node(Some("10.9.0.2"))).unwrap(), NOTHING, "which one does not matter");
 }
 
 /// What it touches that node `name` goes from one version to another, while a BGPPeer has the selector `rack == 'r1'`.
@@ -123,6 +146,7 @@ fn a_node_touches_only_what_follows_from_what_changed() {
     check_node("b", json!({}), json!({"/status/podCIDRs": ["10.1.0.0/24"]}), NOTHING);
     check_node("a", json!({}), json!({"/status/podCIDRs": ["10.1.0.0/24"]}), Touched { blocks: true, ..NOTHING });
     check_node("b", json!({}), json!({"/status/wireguardPublicKey": "k"}), surroundings);
+    check_node("b", json!({}), json!({"/spec/bgp/ipv4IPIPTunnelAddr": "10.9.0.1"}), NOTHING);
     check_node("b", json!({}), json!({"/spec/ipv4VXLANTunnelAddr": "10.244.0.1"}), NOTHING);
 }
 

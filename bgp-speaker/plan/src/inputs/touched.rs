@@ -5,6 +5,7 @@ use std::ops::BitOrAssign;
 use calico_api::BGPConfigurationSpec;
 
 use super::{Inputs, NodeFacts};
+use crate::owners;
 use crate::services::EXCLUDED;
 
 /// Which parts of the plan a change may have touched.
@@ -53,18 +54,20 @@ pub(super) fn by_node(
     old: Option<&NodeFacts>,
     new: Option<&NodeFacts>,
 ) -> Touched {
+    let own = name == node;
+    // Nodes' readiness for IPIP matters to who programs its routes.
+    let (ours, felixs) = (inputs.global.program_cluster_routes.as_deref(), inputs.felix_programs.as_deref());
+    let tunnels = !own && owners::classes(ours, felixs).0.ipip;
     let (Some(old), Some(new)) = (old, new) else {
         let facts = old.or(new);
-        let own = name == node;
         return Touched {
             sessions: facts.is_some(),
             blocks: own,
             services: own,
-            surroundings: own || facts.is_some_and(|facts| facts.wireguard || facts.wireguard_v6),
+            surroundings: own || tunnels || facts.is_some_and(|facts| facts.wireguard || facts.wireguard_v6),
             ..Touched::default()
         };
     };
-    let own = name == node;
     let selected = |facts: &NodeFacts| {
         let labels = facts.labels.clone();
         inputs.peers.values().flat_map(|peer| peer.node_selectors()).map(move |selector| selector.matches(&labels))
@@ -82,6 +85,7 @@ pub(super) fn by_node(
             && (old.ipv4, old.ipv6, old.cluster_id, old.as_number)
                 != (new.ipv4, new.ipv6, new.cluster_id, new.as_number)
             || encrypts(old) != encrypts(new)
+            || tunnels && (old.ipv4.map(|net| net.addr()), old.ipip) != (new.ipv4.map(|net| net.addr()), new.ipip)
             || own && (old.wireguard, old.wireguard_v6) != (new.wireguard, new.wireguard_v6),
         ..Touched::default()
     }
