@@ -7,10 +7,10 @@ use calico_api::{BGPConfiguration, BGPPeer, IPAMBlock, IPPool, Key, Kind, Node, 
 use ipnet::IpNet;
 
 use crate::block::black_hole;
-use crate::cluster::{Remote, Set, Tunnels, Vtep};
+use crate::cluster::{Cluster, Remote, Set, Tunnels, Vtep};
 use crate::endpoint::{EndpointId, Interface, Local, Unusable, local};
 use crate::notice::Notice;
-use crate::peering::Peering;
+use crate::peering::{DEFAULT, Peering};
 
 /// What the calculation must know beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,6 +190,7 @@ pub struct Calc {
     /// Notices that were given and still hold.
     notices: BTreeSet<Notice>,
     black_holes: BTreeSet<IpNet>,
+    cluster: Cluster,
     in_sync: bool,
     peers_known: bool,
 }
@@ -198,6 +199,7 @@ impl Calc {
     /// Knows nothing yet.
     pub fn new(settings: Settings) -> Self {
         Self {
+            cluster: Cluster::new(&settings),
             settings,
             endpoints: BTreeMap::new(),
             candidates: BTreeMap::new(),
@@ -217,22 +219,37 @@ impl Calc {
             Update::Endpoint(endpoint) => self.stored(&endpoint),
             Update::Block(block) => {
                 let network = block.spec.cidr.trunc();
-                self.set_black_hole(network, black_hole(&block, &self.settings.node).is_some())
+                let mut changes = self.set_black_hole(network, black_hole(&block, &self.settings.node).is_some());
+                changes.extend(self.cluster.put_block(&block));
+                changes
             }
             Update::Peer(peer) => match self.peering.put_peer(&peer) {
                 Ok(changed) => self.choose_if(changed),
                 Err(reason) => vec![Change::Ignored { key: Some(peer.key()), reason: reason.into() }],
             },
-            Update::Configuration(configuration) => match self.peering.put_configuration(&configuration) {
-                Ok(changed) => self.choose_if(changed),
-                Err(reason) => vec![Change::Ignored { key: Some(configuration.key()), reason }],
-            },
+            Update::Configuration(configuration) => {
+                let mut changes = match configuration.metadata.name() == DEFAULT {
+                    true => self.cluster.set_bgp_programs(configuration.spec.program_cluster_routes.as_deref()),
+                    false => Vec::new(),
+                };
+                match self.peering.put_configuration(&configuration) {
+                    Ok(changed) => changes.extend(self.choose_if(changed)),
+                    Err(reason) => changes.push(Change::Ignored { key: Some(configuration.key()), reason }),
+                }
+                changes
+            }
             Update::Node(node) => {
+                let mut changes = match self.cluster.put_node(&node) {
+                    Ok(changes) => changes,
+                    Err(reason) => vec![Change::Ignored { key: Some(node.key()), reason }],
+                };
                 let ours = node.metadata.name() == self.settings.node;
                 let changed = ours && self.peering.set_node_labels(node.metadata.labels);
-                self.choose_if(changed)
+                changes.extend(self.choose_if(changed));
+                changes
             }
-            Update::Pool(_) | Update::Subnets(_) => Vec::new(),
+            Update::Pool(pool) => self.cluster.put_pool(&pool),
+            Update::Subnets(held) => self.cluster.set_held(held),
             Update::Profile(profile) => {
                 let changed = self.peering.put_profile(*profile);
                 self.choose_if(changed)
@@ -245,17 +262,29 @@ impl Calc {
                 self.peering.forget_profiles();
                 Vec::new()
             }
-            Update::Deleted(Key::Block(network)) => self.set_black_hole(network.trunc(), false),
+            Update::Deleted(Key::Block(network)) => {
+                let mut changes = self.set_black_hole(network.trunc(), false);
+                changes.extend(self.cluster.delete_block(&network.trunc()));
+                changes
+            }
             Update::Deleted(key) if key.kind() == Kind::WorkloadEndpoint => self.deleted(&key),
             Update::Deleted(key) => {
+                let mut changes = match key.kind() {
+                    Kind::IPPool => self.cluster.delete_pool(&key.name()),
+                    Kind::Node => self.cluster.delete_node(&key.name()),
+                    Kind::BGPConfiguration if key.name() == DEFAULT => self.cluster.set_bgp_programs(None),
+                    _ => Vec::new(),
+                };
                 let changed = self.peering.delete(&key, &self.settings.node);
-                self.choose_if(changed)
+                changes.extend(self.choose_if(changed));
+                changes
             }
             Update::Fault { key, reason } => vec![Change::Ignored { key, reason: Unusable::Corrupt(reason) }],
             Update::InSync if self.in_sync => Vec::new(),
             Update::InSync => {
                 self.in_sync = true;
-                let mut changes = vec![Change::InSync];
+                let mut changes = self.cluster.in_sync();
+                changes.push(Change::InSync);
                 changes.extend(self.choose_if(true));
                 changes
             }
@@ -308,6 +337,11 @@ impl Calc {
     /// How many endpoints of this node are programmed or ready to be.
     pub fn local_endpoints(&self) -> usize {
         self.endpoints.values().filter(|known| known.in_force().is_some()).count()
+    }
+
+    /// What the operator should know, as far as it was told and still holds.
+    pub fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.notices.iter().chain(self.cluster.notices())
     }
 
     /// Whether [`Update::InSync`] has come.

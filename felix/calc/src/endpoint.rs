@@ -61,7 +61,7 @@ pub(crate) struct Local {
     pub(crate) profiles: Vec<String>,
 }
 
-/// Why an endpoint cannot be programmed as it stands; its last good version stays in force.
+/// Why something cannot be used as it stands; its last good version stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// One of its networks cannot be read.
@@ -79,6 +79,14 @@ pub enum Unusable {
     /// A BGPPeer whose choice of workloads contradicts itself.
     #[error(transparent)]
     Peer(#[from] BadSelecting),
+    /// A field of a Node.
+    #[error("spec.{field} is \"{value}\", which is not what belongs there; correct the Node")]
+    Node {
+        /// Which.
+        field: &'static str,
+        /// What is written there.
+        value: String,
+    },
     /// A BGPConfiguration with an address that is none.
     #[error("{field} is \"{value}\", which is no address of that family")]
     PeeringAddress {

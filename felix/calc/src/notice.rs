@@ -57,6 +57,17 @@ pub enum Notice {
         /// Its address.
         gateway: IpAddr,
     },
+    /// It is not known who is on this node's link, though routes depend on it.
+    #[error(
+        "this node's address {address} has no prefix length, and no interface holds it with one, so no node counts as being \
+         in its subnet; write the length into the Node's spec.bgp, as 10.0.0.1/24"
+    )]
+    NoSubnet {
+        /// This node.
+        node: String,
+        /// Its address.
+        address: IpAddr,
+    },
     /// Two nodes have one address.
     #[error(
         "nodes {node} and {other} both have the address {address}; what {node} has is used; correct the other's Node"
@@ -78,7 +89,9 @@ impl Notice {
             Self::NoPeeringAddress { peer, .. } | Self::Overlap { peer, .. } => format!("BGPPeer/{peer}"),
             Self::Owners { .. } => "FelixConfiguration/default".to_owned(),
             Self::BadPool { pool, .. } => format!("IPPool/{pool}"),
-            Self::NotOnLink { node, .. } | Self::SameAddress { other: node, .. } => format!("Node/{node}"),
+            Self::NotOnLink { node, .. } | Self::NoSubnet { node, .. } | Self::SameAddress { other: node, .. } => {
+                format!("Node/{node}")
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::endpoint::{Interface, Local, Unusable};
 use crate::notice::Notice;
 
 /// The name of the BGPConfiguration whose peering addresses count.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
 /// What the choice follows from, besides the endpoints.
 #[derive(Debug, Default)]
