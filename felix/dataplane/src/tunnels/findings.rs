@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use calico_netlink::{RouteFilter, TABLE_MAIN, sysctl};
+use calico_netlink::{Route, RouteFilter, TABLE_MAIN, sysctl};
 
 use super::Context;
 use crate::Finding;
@@ -11,6 +11,9 @@ use crate::underlay::Underlay;
 
 /// What flannel leaves behind: its VXLAN devices, and the bridge of its usual CNI plugin.
 const FLANNEL: [&str; 4] = ["flannel.1", "flannel-v6.1", "flannel.4096", "cni0"];
+
+/// `RTPROT_KERNEL`.
+const KERNEL: u8 = 2;
 
 /// `parents` are the numbers of interfaces that outer packets leave by.
 pub(super) fn of_node(context: &mut Context<'_>, parents: [Option<u32>; 3]) -> Vec<Finding> {
@@ -49,7 +52,10 @@ fn flannel(context: &mut Context<'_>) -> Vec<Finding> {
     let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
     let routes = context.socket.routes(&filter).unwrap_or_default();
     let finding = |link: &calico_netlink::Link| {
-        let through = routes.iter().filter(|route| route.next_hops.iter().any(|hop| hop.interface == Some(link.index)));
+        let here = |route: &&Route| {
+            route.protocol != KERNEL && route.next_hops.iter().any(|hop| hop.interface == Some(link.index))
+        };
+        let through = routes.iter().filter(here);
         let count = through.count();
         let routes = match count {
             0 => String::new(),
@@ -67,12 +73,13 @@ fn flannel(context: &mut Context<'_>) -> Vec<Finding> {
 
 /// Who receives on a UDP port, as well as can be said.
 pub(super) fn port_holder(port: u16, underlay: &Underlay, except: &str) -> String {
-    let same = |link: &&calico_netlink::Link| link.name != except && link.vxlan.is_some_and(|vxlan| vxlan.port == port);
-    if let Some(link) = underlay.links().find(same) {
-        return format!("the VXLAN interface {}", link.name);
-    }
     let inodes: Vec<String> = ["udp", "udp6"].into_iter().flat_map(|table| inodes(table, port)).collect();
-    inodes.iter().find_map(|inode| process(inode)).unwrap_or_else(|| "somebody else".to_owned())
+    if let Some(process) = inodes.iter().find_map(|inode| process(inode)) {
+        return process;
+    }
+    let same = |link: &&calico_netlink::Link| link.name != except && link.vxlan.is_some_and(|vxlan| vxlan.port == port);
+    let link = underlay.links().find(same);
+    link.map_or_else(|| "somebody else".to_owned(), |link| format!("the VXLAN interface {}", link.name))
 }
 
 /// The inodes of the sockets that are bound to a port, by a table of `/proc/net`.
