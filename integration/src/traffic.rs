@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pod::Pod;
 use crate::wait;
@@ -60,7 +60,7 @@ pub struct Moment {
 }
 
 /// What became of the packets between two moments.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// How many were sent.
     pub sent: u64,
@@ -135,6 +135,11 @@ impl Traffic {
         Moment { rounds: self.rounds.load(Ordering::Acquire), at: Instant::now() }
     }
 
+    /// How many rounds were sent between two moments.
+    pub fn rounds(&self, from: Moment, to: Moment) -> u64 {
+        to.rounds.saturating_sub(from.rounds)
+    }
+
     /// Lets packets flow for so long.
     ///
     /// # Errors
@@ -156,7 +161,7 @@ impl Traffic {
     /// If the sender has ended.
     pub fn loss(&self, from: Moment, to: Moment) -> Result<Loss> {
         self.flow(UNDER_WAY.saturating_sub(to.at.elapsed()))?;
-        let rounds = to.rounds.saturating_sub(from.rounds);
+        let rounds = self.rounds(from, to);
         let seconds = to.at.duration_since(from.at).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let rate = if seconds > 0.0 { rounds as f64 / seconds } else { 0.0 };

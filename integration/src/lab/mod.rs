@@ -2,6 +2,7 @@
 
 mod cluster;
 mod matrix;
+mod modes;
 mod rack;
 mod reflectors;
 mod report;
@@ -12,6 +13,7 @@ mod sessions;
 
 pub use cluster::{Check, ClusterReport, Load, Show, Shown};
 pub use matrix::{Matrix, Ping};
+pub use modes::{Baseline, Mode, ModesOptions, ModesReport, Step, Switch, modes};
 pub use rack::{RackReport, Racks, RouterTable};
 pub use reflectors::{Loss, NodeSessions, ReflectorsReport, reflectors};
 pub use report::{NodeReport, PodReport, Report};

@@ -1,6 +1,7 @@
 //! `cargo xtask lab`: the main job and other scenarios on this machine, without anything of a cluster installed.
 
 mod cluster;
+mod modes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ struct Arguments {
     /// What is played.
     #[arg(long, value_enum, default_value_t = Scenario::Main)]
     scenario: Scenario,
-    /// How many nodes. [default: 3; reflectors: 6; rack: 4]
+    /// How many nodes. [default: 3; reflectors and modes: 6; rack: 4]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=240))]
     nodes: Option<u8>,
     /// How many pods on each node. [default: 2; in other scenarios 1]
@@ -35,6 +36,8 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    modes: modes::ModesArguments,
+    #[command(flatten)]
     cluster: cluster::ClusterArguments,
 }
 
@@ -46,6 +49,8 @@ enum Scenario {
     Reflectors,
     /// Two racks with AS numbers of their own, BIRD and FRR as their routers, filters, and a Service.
     Rack,
+    /// Every change of a pool's mode (Never, IPIP, VXLAN, CrossSubnet) under packets between all nodes of two subnets.
+    Modes,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -75,6 +80,9 @@ fn play(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     if arguments.cluster.wanted() {
         return cluster::play(&arguments.cluster, arguments.nodes, arguments.pods, arguments.keep, arguments.json);
     }
+    if arguments.scenario == Scenario::Modes {
+        return modes::play(&arguments.modes, arguments.nodes, arguments.json);
+    }
     let store = match arguments.datastore {
         Datastore::Sqlite => StoreKind::Sqlite,
         Datastore::Etcd => StoreKind::Etcd,
@@ -83,7 +91,7 @@ fn play(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     let (nodes, pods) = match arguments.scenario {
         Scenario::Main => (3, 2),
         Scenario::Reflectors => (6, 1),
-        Scenario::Rack => (4, 1),
+        Scenario::Rack | Scenario::Modes => (4, 1),
     };
     let options = Options { nodes: arguments.nodes.unwrap_or(nodes), pods: arguments.pods.unwrap_or(pods), store };
     let mut progress = Progress::default();
@@ -114,6 +122,8 @@ fn play(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
             keep(&nodes, lab.pods());
             Ok(report.good())
         }
+        // Played above.
+        Scenario::Modes => Ok(false),
         Scenario::Rack => {
             let each = (options.nodes / 2).max(1);
             let racks = Racks::new(&net, each, &mut progress)?;
