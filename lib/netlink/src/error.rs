@@ -45,6 +45,11 @@ impl Error {
         Self { asked: asked.to_string(), cause: cause.into() }
     }
 
+    /// Of something that the system did not do, with what was asked of it.
+    pub fn io(asked: impl ToString, error: io::Error) -> Self {
+        Self::new(asked, error)
+    }
+
     /// The kernel's error number, if it was the kernel who refused.
     pub fn errno(&self) -> Option<i32> {
         match &self.cause {

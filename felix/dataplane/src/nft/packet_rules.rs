@@ -1,6 +1,7 @@
 //! The one owner of this node's packet rules.
 
 use std::collections::BTreeMap;
+use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use calico_netlink::Error;
@@ -29,8 +30,9 @@ const TRIES: usize = 20;
 /// address, and with half of the nodes, their packets would be dropped. What an earlier process left stays until then.
 pub struct PacketRules {
     settings: Settings,
-    socket: Socket,
-    monitor: Monitor,
+    kernel: Option<Kernel>,
+    /// What is never readable: what there is to watch where the kernel has nothing to tell.
+    silence: (PipeReader, PipeWriter),
     /// How often the monitor was replaced.
     monitors: u64,
     tables: Vec<TableState>,
@@ -48,6 +50,29 @@ pub struct PacketRules {
     stale: bool,
 }
 
+/// The kernel's sockets.
+struct Kernel {
+    socket: Socket,
+    monitor: Monitor,
+}
+
+impl Kernel {
+    fn open(tables: Vec<Table>) -> Result<Self, Error> {
+        let socket = Socket::open()?;
+        // Before anything is read: what changes while we look is told.
+        let monitor = Monitor::open(tables, socket.port())?;
+        Ok(Self { socket, monitor })
+    }
+}
+
+/// Whether it says something of this process, and not of what the kernel is able to do.
+fn is_of_process(error: &Error) -> bool {
+    matches!(
+        error.errno(),
+        Some(libc::EPERM | libc::EACCES | libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+    )
+}
+
 impl PacketRules {
     /// Opens the kernel's sockets in the network namespace of the calling thread. Nothing is changed.
     ///
@@ -56,50 +81,52 @@ impl PacketRules {
     /// # Errors
     /// The kernel's, which are those of a process that may not change the network.
     pub fn open(settings: Settings) -> Result<Self, Error> {
-        let socket = Socket::open()?;
         let wanted = if settings.ipv6 { &[Family::Ip, Family::Ip6][..] } else { &[Family::Ip] };
         let tables: Vec<Table> = wanted.iter().map(|family| Table::new(*family, TABLE)).collect();
-        let mut rules = Self {
+        let mut findings = Vec::new();
+        let mut supported = Vec::new();
+        let mut missing = |table: &Table, error: &Error| {
+            findings.push(Finding {
+                object: format!("Table/{table}"),
+                text: format!(
+                    "the kernel cannot hold packet rules ({error}): pods' packets to the outside keep their source, and \
+                     tunnelled packets of strangers are not dropped; use a kernel with nf_tables, nft_nat, nft_masq and \
+                     nft_fib, or load these modules, and restart felix"
+                ),
+            });
+        };
+        let kernel = match Kernel::open(tables.clone()) {
+            Ok(mut kernel) => {
+                for table in tables {
+                    match kernel.socket.rehearse(example(table.family)) {
+                        Ok(()) => supported.push(desired_table(table)),
+                        Err(error) if is_of_process(&error) => return Err(error),
+                        Err(error) => missing(&table, &error),
+                    }
+                }
+                Some(kernel)
+            }
+            Err(error) if is_of_process(&error) => return Err(error),
+            Err(error) => {
+                tables.iter().for_each(|table| missing(table, &error));
+                None
+            }
+        };
+        Ok(Self {
             settings,
-            // First of all: what changes while we look is told.
-            monitor: Monitor::open(tables.clone(), socket.port())?,
+            kernel,
+            silence: std::io::pipe().map_err(|error| Error::io("open a pipe", error))?,
             monitors: 0,
-            socket,
-            tables: tables.into_iter().map(desired_table).collect(),
+            tables: supported,
             members: BTreeMap::new(),
             tunnels: TunnelState::default(),
             desired_tunnels: TunnelState::default(),
             generation: 0,
-            findings: Vec::new(),
+            findings,
             in_sync: false,
             changed: true,
             stale: true,
-        };
-        rules.look_for_support()?;
-        Ok(rules)
-    }
-
-    /// Asks the kernel whether it would make what we will need, family by family.
-    fn look_for_support(&mut self) -> Result<(), Error> {
-        let mut findings = Vec::new();
-        let mut supported = Vec::new();
-        for state in std::mem::take(&mut self.tables) {
-            match self.socket.rehearse(example(state.table.family)) {
-                Ok(()) => supported.push(state),
-                Err(error) if error.errno() == Some(libc::EPERM) => return Err(error),
-                Err(error) => findings.push(Finding {
-                    object: format!("Table/{}", state.table),
-                    text: format!(
-                        "the kernel cannot hold packet rules ({error}): pods' packets to the outside keep their source, and \
-                         tunnelled packets of strangers are not dropped; use a kernel with nf_tables, nft_nat, nft_masq and \
-                         nft_fib, or load these modules, and restart felix"
-                    ),
-                }),
-            }
-        }
-        self.tables = supported;
-        self.findings = findings;
-        Ok(())
+        })
     }
 
     /// Whether this kernel has nf_tables, at least for one family; see [`Self::findings`].
@@ -115,7 +142,7 @@ impl PacketRules {
     /// The descriptor that becomes readable when the kernel has told something; then call [`Self::notice`]. It is another
     /// whenever [`Self::generation`] is.
     pub fn notifications(&self) -> BorrowedFd<'_> {
-        self.monitor.as_fd()
+        self.kernel.as_ref().map_or_else(|| self.silence.0.as_fd(), |kernel| kernel.monitor.as_fd())
     }
 
     /// How often [`Self::notifications`] became another descriptor.
@@ -176,12 +203,13 @@ impl PacketRules {
     /// # Errors
     /// The kernel's, if a new monitor cannot be opened.
     pub fn notice(&mut self) -> Result<bool, Error> {
-        let events = match self.monitor.receive() {
+        let Some(kernel) = &mut self.kernel else { return Ok(false) };
+        let events = match kernel.monitor.receive() {
             Ok(events) => events,
             Err(error) => {
                 debug!(%error, "opening a new monitor of nf_tables");
                 let tables = self.tables.iter().map(|state| state.table.clone()).collect();
-                self.monitor = Monitor::open(tables, self.socket.port())?;
+                kernel.monitor = Monitor::open(tables, kernel.socket.port())?;
                 self.monitors += 1;
                 vec![Event::Overrun]
             }
@@ -224,58 +252,73 @@ impl PacketRules {
         if self.changed {
             self.render();
         }
+        let mut refused = None;
         for _ in 0..TRIES {
-            let fresh = self.stale;
             if self.stale && !self.read()? {
                 continue;
             }
-            let plans: Vec<Vec<Operation>> = self.tables.iter().map(TableState::plan).collect();
-            let mut batch = Batch::new();
-            for (state, plan) in self.tables.iter().zip(&plans) {
-                plan.iter().for_each(|operation| operation.encode(&state.table, &mut batch));
+            if refused == Some(Refused::AsRead) {
+                self.tables.iter_mut().for_each(TableState::rebuild);
             }
-            if batch.is_empty() {
-                self.changed = false;
-                return Ok(applied);
-            }
-            let only_elements = plans.iter().flatten().all(Operation::is_of_elements);
-            debug!(messages = batch.len(), only_elements, "changing packet rules");
-            match self.socket.commit(batch, Some(self.generation)) {
-                Ok(Commit::Made) => {
-                    for (state, plan) in self.tables.iter_mut().zip(&plans) {
-                        if !plan.is_empty() {
-                            state.made(plan);
-                        }
-                    }
-                    // The kernel skips zero.
-                    self.generation = self.generation.checked_add(1).unwrap_or(1);
+            match self.write()? {
+                Written::Made => {
                     self.changed = false;
                     return Ok(applied);
                 }
-                // Somebody changed something; if it was another table, what we know still holds.
-                Ok(Commit::Outdated) => {
-                    self.generation = self.socket.generation()?;
-                    self.notice()?;
-                }
-                // What we knew is not so: a change was not told yet.
-                Err(error) if !fresh => {
-                    debug!(%error, "reading the packet rules again");
+                Written::Outdated => {}
+                Written::Refused(error) => {
+                    // First what we knew is not so: a change was not told yet. Then there is something that cannot be
+                    // made right piece by piece.
+                    let next = match refused {
+                        None => Refused::AsKnown,
+                        Some(Refused::AsKnown) => Refused::AsRead,
+                        Some(Refused::AsRead) => {
+                            self.stale = true;
+                            applied.fail("packet rules", error);
+                            return Ok(applied);
+                        }
+                    };
+                    debug!(%error, ?next, "the kernel refuses packet rules; trying otherwise");
+                    refused = Some(next);
                     self.stale = true;
-                }
-                Err(error) if self.tables.iter().any(|state| state.exists() && !state.is_rebuilt()) => {
-                    debug!(%error, "making the packet rules anew");
-                    self.tables.iter_mut().for_each(TableState::rebuild);
-                }
-                Err(error) => {
-                    self.stale = true;
-                    applied.fail("packet rules", error);
-                    return Ok(applied);
                 }
             }
         }
         self.stale = true;
         debug!("packet rules of others change faster than ours can be written");
         Ok(applied)
+    }
+
+    /// Makes one transaction of what differs from what we know.
+    fn write(&mut self) -> Result<Written, Error> {
+        let Some(kernel) = &mut self.kernel else { return Ok(Written::Made) };
+        let plans: Vec<Vec<Operation>> = self.tables.iter().map(TableState::plan).collect();
+        let mut batch = Batch::new();
+        for (state, plan) in self.tables.iter().zip(&plans) {
+            plan.iter().for_each(|operation| operation.encode(&state.table, &mut batch));
+        }
+        if batch.is_empty() {
+            return Ok(Written::Made);
+        }
+        let only_elements = plans.iter().flatten().all(Operation::is_of_elements);
+        debug!(messages = batch.len(), only_elements, "changing packet rules");
+        match kernel.socket.commit(batch, Some(self.generation)) {
+            Ok(Commit::Made) => {
+                for (state, plan) in self.tables.iter_mut().zip(&plans).filter(|(_, plan)| !plan.is_empty()) {
+                    state.made(plan);
+                }
+                // The kernel skips zero.
+                self.generation = self.generation.checked_add(1).unwrap_or(1);
+                Ok(Written::Made)
+            }
+            // Somebody changed something; if it was another table, what we know still holds.
+            Ok(Commit::Outdated) => {
+                self.generation = kernel.socket.generation()?;
+                self.notice()?;
+                Ok(Written::Outdated)
+            }
+            Err(error) => Ok(Written::Refused(error)),
+        }
     }
 
     /// Renders the chains, of which there are few.
@@ -294,9 +337,10 @@ impl PacketRules {
 
     /// Reads all tables; whether they are of one moment.
     fn read(&mut self) -> Result<bool, Error> {
+        let Some(kernel) = &mut self.kernel else { return Ok(true) };
         let mut generation = None;
         for state in &mut self.tables {
-            let (of, contents) = self.socket.read(&state.table)?;
+            let (of, contents) = kernel.socket.read(&state.table)?;
             if generation.is_some_and(|earlier| earlier != of) {
                 return Ok(false);
             }
@@ -307,6 +351,22 @@ impl PacketRules {
         self.stale = false;
         Ok(true)
     }
+}
+
+/// What became of a transaction.
+enum Written {
+    Made,
+    Outdated,
+    Refused(Error),
+}
+
+/// What was refused already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// The difference to what we knew.
+    AsKnown,
+    /// The difference to what was just read.
+    AsRead,
 }
 
 /// A table with its sets, which are there whether anything uses them or not.

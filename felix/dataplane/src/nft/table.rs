@@ -149,16 +149,6 @@ impl TableState {
         self.compare_chains();
     }
 
-    /// Whether it was there.
-    pub(super) fn exists(&self) -> bool {
-        self.exists
-    }
-
-    /// Whether the next plan makes the table anew.
-    pub(super) fn is_rebuilt(&self) -> bool {
-        self.rebuild
-    }
-
     /// Lets the next plan make the table anew, in one step.
     pub(super) fn rebuild(&mut self) {
         self.rebuild = true;
@@ -335,13 +325,16 @@ mod tests {
 
     use super::*;
 
+    /// Rules, each with the chains that it leads to.
+    type Rules = Vec<(RuleEntry, Vec<String>)>;
+
     /// A kernel as far as the order of a transaction matters to it.
     #[derive(Clone, Debug, Default)]
     struct Kernel {
         exists: bool,
         others: bool,
         handles: u64,
-        chains: BTreeMap<String, (Option<Base>, Vec<(RuleEntry, Vec<String>)>)>,
+        chains: BTreeMap<String, (Option<Base>, Rules)>,
         sets: BTreeMap<String, (Set, BTreeSet<Element>)>,
     }
 
@@ -395,7 +388,7 @@ mod tests {
         }
 
         fn contents(&self) -> Option<Contents> {
-            let chain = |(base, rules): &(Option<Base>, Vec<(RuleEntry, Vec<String>)>)| {
+            let chain = |(base, rules): &(Option<Base>, Rules)| {
                 let rules = rules.iter().map(|(rule, _)| rule.clone()).collect();
                 calico_netlink::nftables::Chain { base: *base, strange: false, rules }
             };
@@ -501,7 +494,7 @@ mod tests {
     }
 
     fn play(kernel: &mut Kernel, foul: &Foul) {
-        let rules = |kernel: &mut Kernel, number: usize, change: &dyn Fn(&mut Vec<(RuleEntry, Vec<String>)>)| {
+        let rules = |kernel: &mut Kernel, number: usize, change: &dyn Fn(&mut Rules)| {
             if let Some(chain) = kernel.chains.get_mut(&format!("chain{number}")) {
                 change(&mut chain.1);
             }

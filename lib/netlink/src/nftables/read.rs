@@ -197,3 +197,62 @@ pub fn read_anything(octets: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::Request;
+    use crate::nftables::wire::kind;
+    use crate::nftables::{Batch, Family, Set};
+
+    /// A tree of attributes, of kinds that mean something.
+    fn attributes() -> impl Strategy<Value = Vec<u8>> {
+        let text = prop_oneof![Just(b"t\0".to_vec()), prop::collection::vec(any::<u8>(), 0..20)];
+        let leaf = (0_u16..14, text).prop_map(|(kind, value)| attribute(kind, &value));
+        leaf.prop_recursive(5, 40, 5, |inner| {
+            (1_u16..14, prop::collection::vec(inner, 0..5)).prop_map(|(kind, all)| attribute(kind, &all.concat()))
+        })
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut request = Request::new(0, 0, &[]);
+        request.attribute(kind, value);
+        request.octets().to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn reading_octets_never_panics_and_ends(
+            trees in prop::collection::vec(attributes(), 0..6),
+            junk in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let body = [&[2, 0, 0, 0][..], &attribute(TABLE_NAME, b"t\0"), &trees.concat(), &junk].concat();
+            read_anything(&body);
+            read_anything(&junk);
+        }
+    }
+
+    /// Elements as the kernel tells them are those that a batch writes.
+    #[test]
+    fn elements_are_read_as_they_are_written() {
+        let table = Table::new(Family::Ip6, "calico");
+        let set = Set::of_networks("nodes", Family::Ip6);
+        let elements: Vec<Element> = ["::/128", "fd00::/8", "fe00::/8", "ff00::/8"]
+            .iter()
+            .map(|text| Element::network(text.parse().unwrap()))
+            .collect();
+        let mut batch = Batch::new();
+        batch.add_elements(&table, &set, &elements);
+        let told = batch.requests.iter().flat_map(|(request, _)| {
+            let message = Message { kind: kind::NEW_ELEMENTS, flags: 0, sequence: 0, body: request.octets() };
+            parse_elements(&message, &table).unwrap()
+        });
+        let mut told: Vec<Told> = told.collect();
+        assert_eq!(told.len(), 7, "the last interval has no end");
+        told.reverse();
+        let contents = assemble(set.shape(), told);
+        assert_eq!((contents.elements, contents.strange), (elements, false));
+    }
+}
