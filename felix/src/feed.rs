@@ -1,21 +1,31 @@
 //! One watch on the datastore, told to everyone concerned: the calculation, the allocator, the state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use calico_agent::Finding;
 use calico_api::{
-    BGPConfigurationSpec, BGPPeerSpec, ClusterInformationSpec, IPAMBlockSpec, IPPoolSpec, Key, Kind, NodeSpec,
-    ProfileSpec, Spec, WorkloadEndpointSpec,
+    BGPConfigurationSpec, BGPPeerSpec, ClusterInformationSpec, EncapMode, IPAMBlock, IPAMBlockSpec, IPPool, IPPoolSpec,
+    Key, Kind, NodeSpec, ProfileSpec, Spec, WorkloadEndpointSpec,
 };
 use calico_datastore::watch::Update;
 use calico_datastore::{Entry, Error, Filter, Store, decode, watch};
 use felix_calc as calc;
+use ipnet::IpNet;
+use serde::Deserialize;
 use tokio::sync::{mpsc, watch as state_channel};
 use tracing::{error, info, warn};
 
-use crate::bring_up::{pod_mtu, write_mtu};
+use crate::bring_up::{pod_mtu, subnets, write_mtu};
+use crate::config::{Mtus, TunnelSettings};
+use crate::findings::{Findings, Source};
 use crate::known::Known;
 use crate::state::State;
+use crate::told::Told;
+
+/// Pools as they are in force, by key; cheap to hand on.
+pub(crate) type Pools = Arc<BTreeMap<Key, IPPool>>;
 
 /// The kinds that Felix watches on `node`; without IPAM's own where pods have addresses of their node's pod CIDR.
 pub(crate) fn kinds(node: &str, use_pod_cidr: bool) -> Vec<(Kind, Filter)> {
@@ -28,7 +38,7 @@ pub(crate) fn kinds(node: &str, use_pod_cidr: bool) -> Vec<(Kind, Filter)> {
         (Kind::IPReservation, Filter::All),
         (Kind::IPAMConfiguration, Filter::All),
         (Kind::ClusterInformation, Filter::All),
-        (Kind::Node, own()),
+        (Kind::Node, Filter::All),
         (Kind::BGPPeer, Filter::All),
         (Kind::BGPConfiguration, Filter::All),
     ];
@@ -47,12 +57,20 @@ pub(crate) struct Feed {
     pub(crate) allocator: mpsc::Sender<Update>,
     /// The state of the whole.
     pub(crate) state: state_channel::Sender<State>,
-    /// The node's own MTU.
-    pub(crate) node_mtu: u32,
+    /// The MTUs of the node and of its tunnels.
+    pub(crate) mtus: Mtus,
+    /// What is said of tunnels.
+    pub(crate) tunnels: TunnelSettings,
     /// Where the pods' is written.
     pub(crate) mtu_file: PathBuf,
-    /// The pools, for the MTU.
-    pub(crate) pools: BTreeMap<Key, IPPoolSpec>,
+    /// The pools in force, for whoever gives tunnels their addresses.
+    pub(crate) pools: state_channel::Sender<Pools>,
+    /// With what the names of workloads' interfaces begin.
+    pub(crate) prefixes: Vec<String>,
+    /// What is found that is not as it should be.
+    pub(crate) findings: Findings,
+    /// What cannot be read in the store, by kind and name.
+    pub(crate) faults: BTreeMap<(Kind, String), String>,
     /// Whether pods have addresses of their node's pod CIDR, and there are no records of IPAM.
     pub(crate) use_pod_cidr: bool,
     /// This node's Node, for whoever looks after it.
@@ -63,11 +81,15 @@ impl Feed {
     /// Tells until the watch or a receiver ends.
     pub(crate) async fn run(mut self, store: Store, node: String) {
         let mut updates = watch::watch(&store, kinds(&node, self.use_pod_cidr));
-        let mut own = OwnBlocks::new(&node);
+        let mut told = Told::new(&node);
         let watched = |_: &Known| watch::watch(&store, vec![(Kind::Profile, Filter::Namespaces)]);
         let mut namespaces: Option<mpsc::Receiver<Update>> = self.known.as_ref().map(watched);
         let mut profiles: Option<mpsc::Receiver<Update>> = None;
         let mut state = self.state.subscribe();
+        // Where a Node has no mask, the calculation asks the interfaces; later changes come from `redetect`.
+        if self.calc.send(calc::Update::Subnets(held(&self.prefixes))).await.is_err() {
+            return;
+        }
         loop {
             // Profiles follow from all namespaces and service accounts of a cluster. Only a node whose workloads may be BGP
             // peers watches them, and nothing but the peers waits for them.
@@ -81,21 +103,23 @@ impl Feed {
             tokio::select! {
                 update = updates.recv() => {
                     let Some(update) = update else { return };
-                    self.note(&update);
+                    self.note(&update, &node);
                     if let Some(known) = &self.known {
                         known.learn_pods(&update);
                     }
-                    if !own.is_told(&update)
-                        && let Some(update) = for_calc(&update)
+                    if !told.is_told(&update)
+                        && let Some(mut update) = for_calc(&update)
                     {
-                        if let calc::Update::Fault { key: Some(key), .. } = &update {
-                            own.told.remove(key);
+                        match &mut update {
+                            calc::Update::Fault { key: Some(key), .. } => told.forget(key),
+                            calc::Update::Pool(pool) => self.limit(&mut pool.spec),
+                            _ => {}
                         }
                         if self.calc.send(update).await.is_err() {
                             return;
                         }
                     }
-                    if for_allocator(&update) && self.allocator.send(update).await.is_err() {
+                    if for_allocator(&update, &node) && self.allocator.send(update).await.is_err() {
                         return;
                     }
                 }
@@ -120,7 +144,13 @@ impl Feed {
     }
 
     /// What concerns the state of the whole.
-    fn note(&mut self, update: &Update) {
+    fn note(&mut self, update: &Update, own: &str) {
+        match update {
+            Update::Put(entry) => self.mend(&entry.key),
+            Update::Delete(key) => self.mend(key),
+            _ => {}
+        }
+        let is_own = |key: &Key| key.kind() == Kind::Node && key.name() == own;
         match update {
             Update::Put(entry) if entry.key.kind() == Kind::ClusterInformation => {
                 let ready = decode::<ClusterInformationSpec>(entry.clone()).map(|found| found.spec.datastore_ready);
@@ -129,19 +159,21 @@ impl Feed {
                 }
             }
             Update::Delete(key) if key.kind() == Kind::ClusterInformation => self.set_ready(None),
-            Update::Put(entry) if entry.key.kind() == Kind::Node => drop(self.node.send_replace(Some(entry.clone()))),
-            Update::Delete(key) if key.kind() == Kind::Node => drop(self.node.send_replace(None)),
+            Update::Put(entry) if is_own(&entry.key) => drop(self.node.send_replace(Some(entry.clone()))),
+            Update::Delete(key) if is_own(key) => drop(self.node.send_replace(None)),
             Update::Put(entry) if entry.key.kind() == Kind::IPPool => {
-                if let Ok(pool) = decode::<IPPoolSpec>(entry.clone()) {
-                    self.pools.insert(entry.key.clone(), pool.spec);
-                    self.set_mtu();
+                // Of a pool that cannot be the last good version stays; the calculation says so.
+                if let Ok(mut pool) = decode::<IPPoolSpec>(entry.clone())
+                    && can_be(&pool.spec)
+                {
+                    self.limit(&mut pool.spec);
+                    self.change_pools(|pools| drop(pools.insert(entry.key.clone(), pool)));
                 }
             }
-            Update::Delete(key) if key.kind() == Kind::IPPool => {
-                self.pools.remove(key);
-                self.set_mtu();
-            }
+            Update::Delete(key) if key.kind() == Kind::IPPool => self.change_pools(|pools| drop(pools.remove(key))),
             Update::Fault(fault) => {
+                self.faults.insert((fault.kind, fault.name.clone()), fault.reason.clone());
+                self.tell_faults();
                 error!(kind = %fault.kind, name = fault.name, reason = fault.reason, "resource cannot be read, its last good version stays in force");
             }
             Update::Trouble(Some(reason)) => {
@@ -166,9 +198,39 @@ impl Feed {
         }
     }
 
+    /// What could not be read can be, or is gone.
+    fn mend(&mut self, key: &Key) {
+        if !self.faults.is_empty() && self.faults.remove(&(key.kind(), key.name())).is_some() {
+            self.tell_faults();
+        }
+    }
+
+    fn tell_faults(&self) {
+        let finding = |((kind, name), reason): (&(Kind, String), &String)| Finding {
+            object: format!("{kind}/{name}"),
+            text: format!("it cannot be read, its last good version stays in force: {reason}; correct it"),
+        };
+        self.findings.tell(Source::Datastore, self.faults.iter().map(finding).collect());
+    }
+
+    /// Takes out of a pool what Felix' own configuration does not allow.
+    fn limit(&self, pool: &mut IPPoolSpec) {
+        if self.tunnels.ipip == Some(false) {
+            pool.ipip_mode = None;
+        }
+        if self.tunnels.vxlan == Some(false) {
+            pool.vxlan_mode = None;
+        }
+    }
+
+    fn change_pools(&self, change: impl FnOnce(&mut BTreeMap<Key, IPPool>)) {
+        self.pools.send_modify(|pools| change(Arc::make_mut(pools)));
+        self.set_mtu();
+    }
+
     /// Pods that exist keep their MTU; new ones get what the pools of now leave.
     fn set_mtu(&self) {
-        let mtu = pod_mtu(self.node_mtu, self.pools.values());
+        let mtu = pod_mtu(&self.mtus, self.pools.borrow().values().map(|pool| &pool.spec));
         let changed = self.state.send_if_modified(|state| std::mem::replace(&mut state.pod_mtu, mtu) != mtu);
         if changed && let Err(error) = write_mtu(&self.mtu_file, mtu) {
             warn!(error = format!("{error:#}"), "the pods' MTU is not written");
@@ -176,40 +238,19 @@ impl Feed {
     }
 }
 
-/// The node's own blocks of which the calculation knows: it wants nothing else of them, and they change with every pod.
-struct OwnBlocks {
-    affinity: String,
-    told: BTreeSet<Key>,
+/// Whether a pool asks for what can be (the same as the calculation finds).
+fn can_be(pool: &IPPoolSpec) -> bool {
+    let wraps = |mode: Option<EncapMode>| mode.is_some_and(|mode| mode != EncapMode::Never);
+    let (ipip, vxlan) = (wraps(pool.ipip_mode), wraps(pool.vxlan_mode));
+    !ipip || (!vxlan && !matches!(pool.cidr(), Some(IpNet::V6(_))))
 }
 
-impl OwnBlocks {
-    fn new(node: &str) -> Self {
-        Self { affinity: format!("host:{node}"), told: BTreeSet::new() }
-    }
-
-    /// Whether the calculation has been told already that a block is the node's, and it still is.
-    fn is_told(&mut self, update: &Update) -> bool {
-        match update {
-            Update::Put(entry) if entry.key.kind() == Kind::IPAMBlock => {
-                let spec = entry.value.get("spec");
-                let field = |name: &str| spec.and_then(|spec| spec.get(name));
-                let affinity = field("affinity").and_then(serde_json::Value::as_str);
-                let deleted = field("deleted").and_then(serde_json::Value::as_bool).unwrap_or(false);
-                if affinity == Some(&self.affinity) && !deleted {
-                    return !self.told.insert(entry.key.clone());
-                }
-                self.told.remove(&entry.key);
-            }
-            Update::Delete(key) => drop(self.told.remove(key)),
-            Update::Fault(fault) => {
-                if let Some(key) = &fault.key {
-                    self.told.remove(key);
-                }
-            }
-            _ => {}
-        }
-        false
-    }
+/// The subnets of the node's interfaces, as far as they can be listed.
+pub(crate) fn held(prefixes: &[String]) -> Vec<IpNet> {
+    subnets(prefixes).unwrap_or_else(|error| {
+        warn!(%error, "the addresses of the node's interfaces cannot be listed");
+        Vec::new()
+    })
 }
 
 /// The next update of a watch that may not be there.
@@ -221,13 +262,22 @@ async fn next(watch: &mut Option<mpsc::Receiver<Update>>) -> Option<Update> {
 }
 
 /// Whether it concerns the allocator.
-fn for_allocator(update: &Update) -> bool {
+fn for_allocator(update: &Update, own: &str) -> bool {
     let peering = |kind| matches!(kind, Kind::BGPPeer | Kind::BGPConfiguration);
+    let concerns = |key: &Key| !peering(key.kind()) && (key.kind() != Kind::Node || key.name() == own);
     match update {
-        Update::Put(entry) => !peering(entry.key.kind()),
-        Update::Delete(key) => !peering(key.kind()),
+        Update::Put(entry) => concerns(&entry.key),
+        Update::Delete(key) => concerns(key),
         Update::Fault(fault) => !peering(fault.kind),
         Update::InSync | Update::Trouble(_) => true,
+    }
+}
+
+/// A block, without a copy of its JSON: there are tens of thousands.
+fn block(entry: &Entry) -> calc::Update {
+    match IPAMBlock::deserialize(&entry.value) {
+        Ok(block) => calc::Update::Block(Box::new(block)),
+        Err(_) => typed::<IPAMBlockSpec>(entry, calc::Update::Block),
     }
 }
 
@@ -262,7 +312,8 @@ fn for_calc(update: &Update) -> Option<calc::Update> {
     match update {
         Update::Put(entry) => match entry.key.kind() {
             Kind::WorkloadEndpoint => Some(typed::<WorkloadEndpointSpec>(entry, calc::Update::Endpoint)),
-            Kind::IPAMBlock => Some(typed::<IPAMBlockSpec>(entry, calc::Update::Block)),
+            Kind::IPAMBlock => Some(block(entry)),
+            Kind::IPPool => Some(typed::<IPPoolSpec>(entry, calc::Update::Pool)),
             Kind::BGPPeer => Some(typed::<BGPPeerSpec>(entry, calc::Update::Peer)),
             Kind::BGPConfiguration => Some(typed::<BGPConfigurationSpec>(entry, calc::Update::Configuration)),
             Kind::Node => Some(typed::<NodeSpec>(entry, calc::Update::Node)),
@@ -271,7 +322,12 @@ fn for_calc(update: &Update) -> Option<calc::Update> {
         Update::Delete(key)
             if matches!(
                 key.kind(),
-                Kind::WorkloadEndpoint | Kind::IPAMBlock | Kind::BGPPeer | Kind::BGPConfiguration | Kind::Node
+                Kind::WorkloadEndpoint
+                    | Kind::IPAMBlock
+                    | Kind::IPPool
+                    | Kind::BGPPeer
+                    | Kind::BGPConfiguration
+                    | Kind::Node
             ) =>
         {
             Some(calc::Update::Deleted(key.clone()))
@@ -286,30 +342,16 @@ fn for_calc(update: &Update) -> Option<calc::Update> {
 
 #[cfg(test)]
 mod tests {
-    use calico_datastore::Revision;
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn the_calculation_hears_of_an_own_block_when_its_owner_changes() {
-        let key = Key::Block("10.0.0.0/26".parse().unwrap());
-        let put = |affinity: &str| {
-            let value = json!({"spec": {"cidr": "10.0.0.0/26", "affinity": affinity}});
-            Update::Put(Entry { key: key.clone(), value, revision: Revision("1".to_owned()) })
+    fn a_pool_with_both_modes_or_with_ipip_over_ipv6_cannot_be() {
+        let modes = |cidr: &str, ipip, vxlan| {
+            can_be(&IPPoolSpec { ipip_mode: Some(ipip), vxlan_mode: Some(vxlan), ..IPPoolSpec::new(cidr) })
         };
-        let mut own = OwnBlocks::new("east");
-        for (update, told) in [
-            (put("host:east"), false),
-            (put("host:east"), true),
-            (put("host:west"), false),
-            (put("host:west"), false),
-            (put("host:east"), false),
-            (put("host:east"), true),
-            (Update::Delete(key.clone()), false),
-            (put("host:east"), false),
-        ] {
-            assert_eq!(own.is_told(&update), told, "{update:?}");
-        }
+        assert!(modes("10.0.0.0/16", EncapMode::Always, EncapMode::Never));
+        assert!(modes("fd00::/48", EncapMode::Never, EncapMode::CrossSubnet));
+        assert!(!modes("10.0.0.0/16", EncapMode::Always, EncapMode::CrossSubnet));
+        assert!(!modes("fd00::/48", EncapMode::CrossSubnet, EncapMode::Never));
     }
 }

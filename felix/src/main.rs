@@ -9,7 +9,8 @@
 //!                                  ▲
 //!  CNI plugins ──socket──► agent ──┘  one task a conversation; one more removes what is gone, one works off the spool
 //! ```
-//! Beside them: `redetect` looks at the node's addresses again, `settings` follows FelixConfiguration, `availability` tells
+//! Beside them: `tunnels` gives tunnel devices their addresses when `kernel` says that they are up, `condition` tells Kubernetes
+//! what is not as it should be (`findings`), `redetect` looks at the node's addresses again, `settings` follows FelixConfiguration, `availability` tells
 //! Kubernetes whether pods may come.
 
 mod agent;
@@ -17,8 +18,10 @@ mod allocator;
 mod arguments;
 mod availability;
 mod bring_up;
+mod condition;
 mod config;
 mod feed;
+mod findings;
 mod kernel;
 mod known;
 mod metrics;
@@ -27,6 +30,8 @@ mod settings;
 mod state;
 mod status_files;
 mod takeover;
+mod told;
+mod tunnels;
 
 use std::collections::{BTreeMap, btree_map};
 use std::net::SocketAddr;
@@ -36,11 +41,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use calico_agent::Finding;
 use calico_daemon::{Health, HttpServer, LogLevel, init_adjustable_logs, terminated};
 use calico_datastore::connect_core;
 use clap::Parser;
-use felix_calc::Calc;
+use felix_calc::{Calc, Routing};
 use felix_dataplane::Dataplane;
+use felix_dataplane::nft::{self, PacketRules};
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
@@ -50,14 +57,16 @@ use allocator::Addresses;
 use arguments::Arguments;
 use availability::Availability;
 use bring_up::{Patience, Site, bring_up, find_parameters, name};
-use config::{Config, Raw};
-use feed::Feed;
-use kernel::{Kernel, Reporters};
+use config::{Backend, Config, Raw};
+use feed::{Feed, Pools};
+use findings::{Findings, Source};
+use kernel::{Kernel, Reporters, Rules, Surroundings};
 use known::Known;
 use metrics::Metrics;
 use settings::{Settings, tell_idle};
 use state::State;
 use status_files::StatusFiles;
+use tunnels::{Devices, Giver};
 
 /// How much may queue between two tasks before the sender waits.
 const QUEUE: usize = 1024;
@@ -201,6 +210,28 @@ fn configuration(arguments: &Arguments) -> anyhow::Result<Settings> {
     Ok(Settings::local(raw, Box::new(|key| std::env::var(key).ok()))?)
 }
 
+/// The packet rules; without them everything else goes on.
+fn packet_rules(config: &Config, findings: &Findings) -> Option<Rules> {
+    let opened = PacketRules::open(nft::Settings {
+        nat_outgoing_address: config.nat.address,
+        nat_port_range: config.nat.ports,
+        exclude_hosts: config.nat.exclude_hosts,
+        interface_filter: config.nat.interface.clone(),
+        vxlan_port: config.tunnels.vxlan_port,
+        ipv6: config.ipv6,
+    });
+    let rules = opened.map_err(|error| error.to_string()).and_then(|rules| {
+        Rules::new(rules).map_err(|error| format!("their notifications cannot be waited for: {error}"))
+    });
+    rules
+        .map_err(|reason| {
+            let text =
+                format!("packet rules are not programmed, pools' natOutgoing does nothing: {reason}; restart Felix");
+            findings.tell(Source::Configuration, vec![Finding { object: "nftables".to_owned(), text }]);
+        })
+        .ok()
+}
+
 /// Starts the tasks and serves until a signal, until another configuration needs a restart, or until a task ends.
 async fn serve(
     site: Site,
@@ -218,19 +249,34 @@ async fn serve(
     let (addresses, jobs) = Addresses::channel();
     let (departures, leaving) = mpsc::channel(QUEUE);
 
+    let findings = Findings::new();
+    let (devices, devices_seen) = watch::channel(Devices::default());
     let calc = Calc::new(felix_calc::Settings {
         node: node.clone(),
         prefixes: config.interface_prefixes.clone(),
-        routing: felix_calc::Routing::Bgp,
-        felix_programs: None,
-        external_nodes: Vec::new(),
+        routing: match config.node.backend {
+            Backend::Bird => Routing::Bgp,
+            Backend::Vxlan => Routing::WithoutBgp,
+            Backend::None => Routing::Off,
+        },
+        felix_programs: config.tunnels.cluster_routes.clone(),
+        external_nodes: config.tunnels.external_nodes.clone(),
     });
+    let [ipip_mtu, vxlan_mtu, vxlan_mtu_v6] = config.tunnels.configured_mtus();
     let dataplane = Dataplane::open(felix_dataplane::Settings {
         prefixes: config.interface_prefixes.clone(),
         protocol: config.route_protocol,
         metric_ipv4: config.route_metric_ipv4,
         metric_ipv6: config.route_metric_ipv6,
         ipv6: config.ipv6,
+        vxlan_port: config.tunnels.vxlan_port,
+        vxlan_vni: config.tunnels.vxlan_vni,
+        vxlan_mtu,
+        vxlan_mtu_v6,
+        ipip_mtu,
+        checksum_offload_broken: config.tunnels.checksum_offload_broken,
+        // With backend none the routes are those of another network, which may well speak BGP by BIRD.
+        sweep_bird: config.node.backend == Backend::Vxlan,
     })
     .context("the kernel's netlink sockets cannot be opened; Felix needs root and its node's network namespace")?;
     let silence =
@@ -240,8 +286,12 @@ async fn serve(
         dataplane: health.reporter("InternalDataplaneMainLoop", silence("InternalDataplaneMainLoop", 90)),
     };
     let files = StatusFiles::new(config.endpoint_status.as_deref());
-    let kernel = Kernel::new(calc, dataplane, state.clone(), metrics.clone(), reporters, files)
+    let rules = packet_rules(&config, &findings);
+    let surroundings = Surroundings { state: state.clone(), devices, findings: findings.clone() };
+    let kernel = Kernel::new(calc, dataplane, rules, surroundings, metrics.clone(), reporters, files)
         .context("the kernel's notifications cannot be waited for")?;
+    let mtus = config.tunnels.mtus(node_mtu);
+    let (pools, pools_seen) = watch::channel(Pools::default());
     let (node_stored, node_seen) = watch::channel(None);
     let (made_anew, is_made_anew) = watch::channel(0);
     let known = Known::default();
@@ -249,12 +299,24 @@ async fn serve(
         use_pod_cidr: site.use_pod_cidr,
         node: node_stored,
         known: has_pods.then(|| known.clone()),
-        calc: to_calc,
+        calc: to_calc.clone(),
         allocator: to_allocator,
         state,
-        node_mtu,
+        mtus,
+        tunnels: config.tunnels.clone(),
         mtu_file: config.mtu_file.clone(),
-        pools: Default::default(),
+        pools,
+        prefixes: config.interface_prefixes.clone(),
+        findings: findings.clone(),
+        faults: BTreeMap::new(),
+    };
+    let giver = Giver {
+        site: site.clone(),
+        addresses: addresses.clone(),
+        pools: pools_seen,
+        node: node_seen.clone(),
+        devices: devices_seen.clone(),
+        findings: findings.clone(),
     };
     let allocator = ipam::Allocator::new(store.clone(), node.clone());
     let agent = Arc::new(Agent {
@@ -269,7 +331,10 @@ async fn serve(
         addresses,
         departures,
         kernel: orders,
-        state: state_reader,
+        state: state_reader.clone(),
+        findings: findings.clone(),
+        devices: devices_seen,
+        mtus,
         metrics,
     });
     let listener = Listener::bind(&config.socket).await?;
@@ -280,7 +345,9 @@ async fn serve(
     tasks.spawn(feed.run(store.clone(), node.clone()));
     tasks.spawn(work_off(agent.clone()));
     tasks.spawn(see_off(agent.clone(), leaving));
-    tasks.spawn(redetect::run(site.clone(), node_seen.clone(), made_anew));
+    tasks.spawn(redetect::run(site.clone(), node_seen.clone(), made_anew, to_calc));
+    tasks.spawn(giver.run());
+    tasks.spawn(condition::run(site.clone(), findings, state_reader, is_made_anew.clone()));
     // These two may end, and have an end of their own.
     let availability = Availability::new(&site);
     let up = tokio::spawn(availability.clone().run(health, is_made_anew)).abort_handle();

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) requests: IntCounterVec,
     /// Releases that wait to be done.
     pub(crate) spooled: IntGauge,
+    /// What is not as it should be and does not mend itself.
+    pub(crate) findings: IntGauge,
 }
 
 impl Metrics {
@@ -71,6 +73,10 @@ impl Metrics {
             routes: gauge("felix_route_table_num_routes", "Routes of Felix in the kernel.")?,
             interfaces: gauge("felix_route_table_num_ifaces", "Interfaces of workloads.")?,
             requests: add(registry, IntCounterVec::new(requests, &["request", "outcome"]))?,
+            findings: gauge(
+                "felix_findings",
+                "What is found that is not as it should be; calicoctl node status names it.",
+            )?,
             spooled: gauge("felix_agent_spooled_releases", "Releases that wait to be done.")?,
         })
     }

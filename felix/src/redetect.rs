@@ -11,12 +11,13 @@ use calico_api::{Node, NodeSpec};
 use calico_datastore::{Entry, decode};
 use calico_netlink::{Event, Monitor};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::bring_up::autodetect::is_global;
 use crate::bring_up::{Note, Occasion, Site, register};
+use crate::feed::held;
 
 /// An interface that comes up gets its addresses one after the other: for so long there must be silence.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -53,8 +54,14 @@ impl Schedule {
     }
 }
 
-/// Looks again for ever. `node` is the Node as it is stored, if it is; `made_anew` is counted up when it is another one.
-pub(crate) async fn run(site: Site, mut node: watch::Receiver<Option<Entry>>, made_anew: watch::Sender<u64>) {
+/// Looks again for ever. `node` is the Node as it is stored, if it is; `made_anew` is counted up when it is another one; `calc`
+/// hears of the interfaces' subnets.
+pub(crate) async fn run(
+    site: Site,
+    mut node: watch::Receiver<Option<Entry>>,
+    made_anew: watch::Sender<u64>,
+    calc: mpsc::Sender<felix_calc::Update>,
+) {
     let mut schedule = Schedule::new(site.config.node.poll_interval, Instant::now());
     let mut notices = Notices::open();
     let mut said: (Option<String>, Vec<Note>) = Default::default();
@@ -68,7 +75,13 @@ pub(crate) async fn run(site: Site, mut node: watch::Receiver<Option<Entry>>, ma
                 look(&site, known, &mut said).await;
                 schedule.looked(Instant::now());
             }
-            () = notices.next() => schedule.tell(Instant::now()),
+            () = notices.next() => {
+                schedule.tell(Instant::now());
+                let subnets = felix_calc::Update::Subnets(held(&site.config.interface_prefixes));
+                if calc.send(subnets).await.is_err() {
+                    return;
+                }
+            }
             changed = node.changed() => {
                 if changed.is_err() {
                     return;

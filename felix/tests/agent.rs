@@ -3,6 +3,7 @@
 mod bed;
 mod bring_up;
 mod peers;
+mod tunnels;
 
 use std::fs;
 use std::io::Write;

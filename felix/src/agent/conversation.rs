@@ -56,6 +56,7 @@ pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
         Request::Attached(_) => ("ATTACHED", ""),
         Request::Status => ("STATUS", ""),
         Request::PodNetworks => ("POD-NETWORKS", ""),
+        Request::NodeStatus => ("NODE-STATUS", ""),
     };
     let span = info_span!("cni", container, command);
     async {
@@ -73,6 +74,10 @@ pub(crate) async fn hold(agent: &Agent, stream: UnixStream) {
             Request::Gc(gc) => agent.collect(&gc).await.map(|()| End::Done),
             Request::Status => agent.status().map(|()| End::Done),
             Request::PodNetworks => pod_networks(agent, &mut wire).await,
+            Request::NodeStatus => {
+                wire.answer(&Reply::NodeStatus(agent.node_status())).await;
+                Ok(End::Answered)
+            }
         };
         let outcome = match &result {
             Ok(End::Done | End::Answered) => "done",

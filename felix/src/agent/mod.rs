@@ -18,15 +18,18 @@ mod work;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use calico_agent::Failure;
+use calico_agent::{Failure, NodeStatus};
 use calico_datastore::Store;
 use tokio::sync::{mpsc, watch};
 
 use crate::allocator::Addresses;
+use crate::config::Mtus;
+use crate::findings::Findings;
 use crate::kernel::Order;
 use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::state::State;
+use crate::tunnels::{Devices, Tunnel};
 
 pub(crate) use departure::{Leaving, see_off};
 pub(crate) use listener::Listener;
@@ -77,6 +80,12 @@ pub(crate) struct Agent {
     pub(crate) kernel: mpsc::Sender<Order>,
     /// How the whole is doing.
     pub(crate) state: watch::Receiver<State>,
+    /// What is found that is not as it should be.
+    pub(crate) findings: Findings,
+    /// How the tunnel devices are.
+    pub(crate) devices: watch::Receiver<Devices>,
+    /// The MTUs of the node and of its tunnels.
+    pub(crate) mtus: Mtus,
     /// What is counted.
     pub(crate) metrics: Metrics,
 }
@@ -107,6 +116,24 @@ impl Agent {
         }
         let code = if state.in_sync { code::UNAVAILABLE } else { code::LIMITED };
         Err(Failure { code, ..self.unready(&state) })
+    }
+
+    /// How the dataplane is.
+    fn node_status(&self) -> NodeStatus {
+        let devices = self.devices.borrow().clone();
+        let mtus = [self.mtus.ipip, self.mtus.vxlan, self.mtus.vxlan_v6];
+        let each = Tunnel::ALL.into_iter().zip(devices.wanted).zip(devices.up).zip(devices.addresses).zip(mtus);
+        let tunnels = each
+            .filter(|((((_, wanted), up), _), _)| *wanted || *up)
+            .map(|((((tunnel, wanted), up), address), mtu)| calico_agent::Tunnel {
+                device: tunnel.device().to_owned(),
+                up,
+                wanted,
+                address,
+                mtu,
+            })
+            .collect();
+        NodeStatus { in_sync: self.state.borrow().in_sync, findings: self.findings.all(), tunnels }
     }
 
     /// Why Felix cannot serve in this state.

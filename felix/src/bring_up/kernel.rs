@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use calico_netlink::{Error, Socket, sysctl};
+use ipnet::IpNet;
 
-use super::autodetect::{Address, Interface};
+use super::autodetect::{Address, Interface, is_global};
 
 /// Where a container finds the node's parameters in a form that it may write.
 const MOUNTED: &str = "/host/proc/sys/net";
@@ -72,6 +73,20 @@ pub(crate) fn interfaces() -> Result<Vec<Interface>, Error> {
         mtu: link.mtu,
     });
     Ok(links.collect())
+}
+
+/// The subnets of the node's interfaces, each as address and length; not those of workloads (by the beginnings of their
+/// names), nor what has no neighbours.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn subnets(prefixes: &[String]) -> Result<Vec<IpNet>, Error> {
+    let is_workload = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()));
+    let outward = interfaces()?.into_iter().filter(|interface| interface.name != "lo" && !is_workload(&interface.name));
+    let networks = outward.flat_map(|interface| interface.addresses).map(|held| held.network);
+    Ok(networks
+        .filter(|network| network.prefix_len() < network.max_prefix_len() && is_global(network.addr()))
+        .collect())
 }
 
 /// Makes the node forward packets, as pods' traffic needs.

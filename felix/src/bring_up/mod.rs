@@ -24,7 +24,7 @@ use tracing::info;
 
 use crate::config::Config;
 use autodetect::Interface;
-pub(crate) use kernel::find_parameters;
+pub(crate) use kernel::{find_parameters, subnets};
 use node::Addresses;
 pub(crate) use node::{Note, Occasion};
 pub(crate) use patience::Patience;
@@ -100,14 +100,14 @@ pub(crate) async fn bring_up(site: &Site, patience: &mut Patience<'_>) -> anyhow
         .context("could not prepare the datastore")?;
     let pools = defaults::default_pools(site, &interfaces, &installer.pod_subnets, patience).await?;
     defaults::default_resources(site, patience).await?;
-    // The addresses of tunnel devices belong here (reference ipam-cni-datastore.md §4.12): pools are there, and the Node is
-    // ours. Nothing is reserved for them while Felix makes no tunnels, and what Calico has written of them stays.
+    // Departs from Calico, which gives tunnel devices their addresses here, before they are there, and does not start without:
+    // others use a tunnel as soon as they know its address, so it is written when the device is up (`tunnels`).
 
     // Only now: its presence tells the CNI plugins that the name in it is good.
     name::remember(&config.node.name_file, &site.name)?;
 
     let node_mtu = node_mtu(config, &addresses, &interfaces);
-    write_mtu(&config.mtu_file, pod_mtu(node_mtu, pools.iter().map(|pool| &pool.spec)))?;
+    write_mtu(&config.mtu_file, pod_mtu(&config.tunnels.mtus(node_mtu), pools.iter().map(|pool| &pool.spec)))?;
     Ok(BroughtUp { node_mtu })
 }
 

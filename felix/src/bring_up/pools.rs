@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use calico_api::{EncapMode, IPPool, IPPoolSpec, ObjectMeta};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::{DefaultPool, PoolChoice};
+use crate::config::{DefaultPool, IPV4_MTU, Mtus, PoolChoice};
 
 /// Why there is no default pool.
 #[derive(Debug, thiserror::Error)]
@@ -89,19 +89,20 @@ fn unique_local() -> io::Result<Ipv6Net> {
     Ok(Ipv6Net::new_assert(address, 48))
 }
 
-/// What is left for a pod of the node's MTU when the pools' packets are wrapped (reference felix.md §2.8).
-pub(crate) fn pod_mtu<'a>(node_mtu: u32, pools: impl Iterator<Item = &'a IPPoolSpec>) -> u32 {
+/// What is left for a pod when the pools' packets are wrapped: the smallest MTU of the devices that they go through
+/// (reference felix.md §2.8).
+pub(crate) fn pod_mtu<'a>(mtus: &Mtus, pools: impl Iterator<Item = &'a IPPoolSpec>) -> u32 {
     let wraps = |mode: Option<EncapMode>| mode.is_some_and(|mode| mode != EncapMode::Never);
-    let overhead = pools.map(|pool| {
+    let devices = pools.map(|pool| {
         let ipv6 = matches!(pool.cidr(), Some(IpNet::V6(_)));
         match (wraps(pool.vxlan_mode), wraps(pool.ipip_mode)) {
-            (true, _) if ipv6 => 70,
-            (true, _) => 50,
-            (false, true) => 20,
-            (false, false) => 0,
+            (true, _) if ipv6 => mtus.vxlan_v6,
+            (true, _) => mtus.vxlan,
+            (false, true) => mtus.ipip,
+            (false, false) => mtus.node,
         }
     });
-    node_mtu.saturating_sub(overhead.max().unwrap_or(0)).max(576)
+    devices.fold(mtus.node, u32::min).max(IPV4_MTU)
 }
 
 #[cfg(test)]
@@ -177,10 +178,13 @@ mod tests {
     #[test]
     fn the_mtu_is_what_the_widest_wrapping_leaves() {
         let mut pools = [IPPoolSpec::new("10.244.0.0/16"), IPPoolSpec::new("fd00::/48")];
-        assert_eq!(pod_mtu(1500, pools.iter()), 1500);
+        let mtus = Mtus { node: 1500, ipip: 1480, vxlan: 1450, vxlan_v6: 1430 };
+        assert_eq!(pod_mtu(&mtus, pools.iter()), 1500);
         pools[0].ipip_mode = Some(EncapMode::Always);
-        assert_eq!(pod_mtu(1500, pools.iter()), 1480);
+        assert_eq!(pod_mtu(&mtus, pools.iter()), 1480);
+        assert_eq!(pod_mtu(&Mtus { ipip: 1400, ..mtus }, pools.iter()), 1400, "configured");
+        assert_eq!(pod_mtu(&Mtus { ipip: 1600, ..mtus }, pools.iter()), 1500, "no more than the node has");
         pools[1].vxlan_mode = Some(EncapMode::CrossSubnet);
-        assert_eq!(pod_mtu(9000, pools.iter()), 8930);
+        assert_eq!(pod_mtu(&mtus, pools.iter()), 1430);
     }
 }

@@ -176,15 +176,9 @@ const REASONS: &[(&str, &str, &[&str])] = &[
     ("sidecaracceleration", "there is no eBPF data plane", &["false"]),
     ("cgroupv2path", "there is no eBPF data plane", &[]),
     ("wireguard", "there is no encryption between nodes yet", &["false", "0"]),
-    ("ipinip", "Felix makes no tunnels yet", &["0", "false"]),
-    ("ipip", "Felix makes no tunnels yet", &["0", "false"]),
-    ("vxlan", "Felix makes no tunnels yet", &["0", "false"]),
-    ("externalnodes", "Felix makes no tunnels yet", &[]),
-    ("programclusterroutes", "Felix makes no tunnels yet", &[]),
-    ("routesource", "Felix makes no tunnels yet", &[]),
+    ("routesource", "routes to other nodes follow from IPAM's blocks", &["calicoipam"]),
+    ("ipiniptunneladdr", "the address of tunl0 is IPAM's to give", &["", "none"]),
     ("defaultendpointtohostaction", "Felix programs no packet rules yet: pods reach their node", &["accept", "return"]),
-    ("natoutgoing", "Felix programs no packet rules yet", &[]),
-    ("natport", "Felix programs no packet rules yet", &[]),
     ("go", "there is no Go runtime", &[]),
     ("prometheusgo", "there is no Go runtime", &["false"]),
     ("usagereporting", "nothing is reported to anybody", &["false"]),
@@ -369,7 +363,9 @@ mod tests {
         check("FELIX_BPFENABLED", "true", "there is no eBPF data plane");
         check("FELIX_BPFENABLED", "false", "");
         check("FELIX_IPTABLESBACKEND", "NFT", "Felix programs no packet rules yet");
-        check("FELIX_IPINIPMTU", "1440", "Felix makes no tunnels yet");
+        check("FELIX_IPINIPMTU", "1440", "");
+        check("FELIX_NATPORTRANGE", "1:2", "");
+        check("FELIX_ROUTESOURCE", "WorkloadIPs", "routes to other nodes follow from IPAM's blocks");
         check("FELIX_TYPHAADDR", "10.0.0.1:5473", TYPHA);
         check("CALICO_DISABLE_FELIX", "true", "this container is Felix; leave it out of the DaemonSet");
         check("WAIT_FOR_DATASTORE", "false", "Felix always waits for the datastore");

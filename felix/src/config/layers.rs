@@ -54,13 +54,18 @@ pub(crate) fn for_node<'a>(
     (own.into_iter().chain(selected).chain(default).map(layer).collect(), problems)
 }
 
+/// Fields whose parameter has another name.
+const OTHER_NAMES: &[(&str, &str)] =
+    &[("ipipMTU", "IpInIpMtu"), ("ipipEnabled", "IpInIpEnabled"), ("externalNodesList", "ExternalNodesCIDRList")];
+
 /// What one resource says, each value as the environment would have it.
 fn layer(resource: &FelixConfiguration) -> Layer {
     let Ok(Value::Object(fields)) = serde_json::to_value(&resource.spec) else { return Layer::new() };
     let fields = fields.into_iter().filter(|(field, _)| field != "nodeSelector");
     let written = fields.map(|(field, value)| {
         let place = format!("{field} of FelixConfiguration {}", resource.name());
-        (field.to_lowercase(), Written { place, value: text(&value) })
+        let name = OTHER_NAMES.iter().find(|(known, _)| *known == field).map_or(field.as_str(), |(_, name)| name);
+        (name.to_lowercase(), Written { place, value: text(&value) })
     });
     written.collect()
 }
@@ -68,7 +73,10 @@ fn layer(resource: &FelixConfiguration) -> Layer {
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.trim().to_owned(),
-        // Time-outs by reporter, the one list that Felix reads.
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+        }
+        // Time-outs by reporter.
         Value::Array(items) if items.iter().all(|item| item.get("timeout").is_some()) => {
             let word = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
             let all: Vec<String> =

@@ -5,6 +5,7 @@ mod layers;
 mod node;
 mod parse;
 mod raw;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub(crate) use known::Idle;
 pub(crate) use layers::for_node;
 pub(crate) use node::{AddressSetting, Backend, DefaultPool, FamilySetting, Method, NodeSettings, PoolChoice};
 pub(crate) use raw::{Layer, Raw};
+pub(crate) use tunnels::{IPV4_MTU, Mtus, NatSettings, TunnelSettings};
 
 /// Felix' parameters. Their names outside are Calico's; see [`PARAMETERS`].
 #[derive(Clone, Debug)]
@@ -58,6 +60,10 @@ pub(crate) struct Config {
     pub(crate) proc_sys_net: Option<PathBuf>,
     /// `BirdSocketFolder`.
     pub(crate) bird_sockets: PathBuf,
+    /// What is said of tunnels to other nodes.
+    pub(crate) tunnels: TunnelSettings,
+    /// What is said of packets that leave the pools.
+    pub(crate) nat: NatSettings,
     /// What is said of the node itself.
     pub(crate) node: NodeSettings,
     /// Values that were not understood and what is used instead: to be logged as errors.
@@ -146,5 +152,23 @@ pub(crate) const PARAMETERS: &[(&str, &str, &str)] = &[
         "/host/proc/sys/net if it is there, else /proc/sys/net",
         "where the kernel's network parameters are written",
     ),
+    ("VXLANPort", "4789", "UDP port of VXLAN; all nodes must agree"),
+    ("VXLANVNI", "4096", "network identifier of VXLAN; all nodes must agree"),
+    ("VXLANMTU", "0", "MTU of vxlan.calico; 0: the node's less 50"),
+    ("VXLANMTUV6", "0", "MTU of vxlan-v6.calico; 0: the node's less 70"),
+    ("VXLANEnabled", "as the pools need", "false: no VXLAN, whatever the pools ask for"),
+    ("IpInIpMtu", "0", "MTU of tunl0; 0: the node's less 20"),
+    ("IpInIpEnabled", "as the pools need", "false: no IPIP, whatever the pools ask for"),
+    (
+        "ProgramClusterRoutes",
+        "EnabledIPIPOnly",
+        "which routes to other nodes are Felix's; counts only in FelixConfiguration default",
+    ),
+    ("ExternalNodesCIDRList", "", "comma list: who may send tunnel packets beside the nodes"),
+    ("FeatureDetectOverride", "", "ChecksumOffloadBroken=true or false: what is believed of the kernel"),
+    ("NATOutgoingAddress", "", "source of packets that leave the pools; empty: that of their interface"),
+    ("NATPortRange", "0", "their source ports, FIRST:LAST; 0: the kernel's choice"),
+    ("NATOutgoingExclusions", "IPPoolsOnly", "who sees pods' own addresses: IPPoolsOnly or IPPoolsAndHostIPs"),
+    ("IptablesNATOutgoingInterfaceFilter", "", "only packets that leave by this interface; NAME or NAME+"),
     ("BirdSocketFolder", "/var/run/calico", "where bgp-speaker's sockets bird.ctl and bird6.ctl are"),
 ];

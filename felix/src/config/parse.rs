@@ -10,23 +10,25 @@ use calico_api::parse_duration;
 use calico_daemon::{LogFormat, LogOptions};
 use regex::Regex;
 
-use super::{Config, ConfigError, NodeSettings, PARAMETERS, Raw};
+use super::{Config, ConfigError, NatSettings, NodeSettings, PARAMETERS, Raw, TunnelSettings};
 
 /// Whether a bad value stops the process or falls back to the default.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Bad {
+pub(super) enum Bad {
     Fatal,
     FallsBack,
 }
 
 /// Reads parameters and collects what was wrong with them.
-struct Reader<'a> {
-    raw: &'a Raw,
-    problems: Vec<String>,
+pub(super) struct Reader<'a> {
+    /// What was written.
+    pub(super) raw: &'a Raw,
+    /// What was wrong with it.
+    pub(super) problems: Vec<String>,
 }
 
 impl Reader<'_> {
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         name: &str,
         bad: Bad,
@@ -179,6 +181,8 @@ impl Config {
                 text.starts_with('/').then(|| Some(PathBuf::from(text)))
             })?,
             bird_sockets: reader.path("BirdSocketFolder", "/var/run/calico")?,
+            tunnels: TunnelSettings::parse(&mut reader)?,
+            nat: NatSettings::parse(&mut reader)?,
             node: NodeSettings::parse(get)?,
             problems: reader.problems,
             idle: raw.idle().to_vec(),
@@ -196,7 +200,7 @@ fn prefixes(text: &str) -> Option<Vec<String>> {
 }
 
 /// Calico's spellings of a truth value.
-fn boolean(text: &str) -> Option<bool> {
+pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_lowercase().as_str() {
         "true" | "1" | "yes" | "y" | "t" => Some(true),
         "false" | "0" | "no" | "n" | "f" => Some(false),

@@ -9,6 +9,9 @@ use std::path::Path;
 use super::known::{Idle, idle_parameter, idle_variable};
 use super::{ConfigError, PARAMETERS};
 
+/// How the place of a value of FelixConfiguration `default` ends.
+const COMMON: &str = " of FelixConfiguration default";
+
 /// A value and the place it was written at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
@@ -82,6 +85,12 @@ impl Raw {
         self.layers.iter().find_map(|layer| layer.get(&name))
     }
 
+    /// What FelixConfiguration `default` says, which every daemon can read.
+    pub(super) fn common(&self, name: &str) -> Option<&Written> {
+        let last = self.layers.last()?.get(&name.to_lowercase())?;
+        last.place.ends_with(COMMON).then_some(last)
+    }
+
     /// What is written and does nothing.
     pub(crate) fn idle(&self) -> &[Idle] {
         &self.idle
@@ -89,8 +98,8 @@ impl Raw {
 
     /// The parameters that Felix uses and that two configurations say differently.
     pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
-        let value = |raw: &Self, name: &str| raw.get(name).map(|written| written.value.clone());
-        PARAMETERS.iter().map(|(name, ..)| *name).filter(|name| value(self, name) != value(other, name)).collect()
+        let differs = |name: &&str| self.effective(name) != other.effective(name);
+        PARAMETERS.iter().map(|(name, ..)| *name).filter(differs).collect()
     }
 }
 

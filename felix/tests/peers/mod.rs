@@ -109,7 +109,7 @@ fn a_pod_that_a_bgp_peer_selects_finds_the_node_on_its_interface_and_the_speaker
     bed.until("the file names the BGPPeer", |bed| file(bed, "router").as_ref() == Some(&selected));
     bed.until("felix says what is missing", |bed| {
         let log = fs::read_to_string(bed.path("felix.log")).unwrap();
-        log.contains("lacks=\"localWorkloadPeeringIPV4\"")
+        log.contains("set localWorkloadPeeringIPV4 in BGPConfiguration default")
     });
     configure(&bed, Some("169.254.0.179"), Some("fd12:3456::1"));
     for address in ["169.254.0.179", "fd12:3456::1"] {

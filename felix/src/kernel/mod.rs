@@ -1,30 +1,35 @@
 //! The task that owns the calculation and the kernel: takes updates, orders and notifications, and applies.
 
-use std::os::fd::OwnedFd;
+mod pace;
+mod rules;
+
+use std::net::IpAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use calico_agent::Attached;
+use calico_agent::{Attached, Finding};
 use calico_api::{Key, WorkloadEndpoint};
 use calico_daemon::Reporter;
-use felix_calc::{Calc, Change, Claim, Notice, Update};
+use felix_calc::{Calc, Change, Claim, Tunnels, Update};
 use felix_dataplane::Dataplane;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{error, info, info_span, warn};
 
+use crate::findings::{Findings, Source};
 use crate::metrics::Metrics;
 use crate::state::State;
 use crate::status_files::{self, StatusFiles};
+use crate::tunnels::Devices;
+use pace::Pace;
+pub(crate) use rules::Rules;
 
 /// The most updates taken in before the kernel is looked after again.
 const BATCH: usize = 100;
 
 /// How often health is reported; well within what the probes allow.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-
-/// How long after a failed apply the next one comes.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What the agent wants done at once.
 pub(crate) enum Order {
@@ -65,6 +70,16 @@ pub(crate) struct Reporters {
     pub(crate) dataplane: Reporter,
 }
 
+/// Whom the task tells of what it does.
+pub(crate) struct Surroundings {
+    /// All.
+    pub(crate) state: watch::Sender<State>,
+    /// Who gives tunnel devices their addresses.
+    pub(crate) devices: watch::Sender<Devices>,
+    /// The operator.
+    pub(crate) findings: Findings,
+}
+
 /// The task's state.
 pub(crate) struct Kernel {
     calc: Calc,
@@ -78,11 +93,16 @@ pub(crate) struct Kernel {
     files: StatusFiles,
     /// The workloads that are connected may be others than the files say.
     files_due: bool,
-    throttle: Throttle,
-    /// Since when something failed, and what.
-    failing: Option<String>,
-    /// Not before then: the kernel refused something, or others rewrite what we write.
-    not_before: Option<Instant>,
+    /// Of the dataplane.
+    pace: Pace,
+    /// Packet rules, if the kernel has such.
+    rules: Option<Rules>,
+    /// Who gives tunnel devices their addresses.
+    devices: watch::Sender<Devices>,
+    /// What is found that is not as it should be.
+    findings: Findings,
+    /// The tunnel devices that the calculation wants.
+    tunnels: Tunnels,
     started: Instant,
 }
 
@@ -94,15 +114,17 @@ impl Kernel {
     pub(crate) fn new(
         calc: Calc,
         dataplane: Dataplane,
-        state: watch::Sender<State>,
+        rules: Option<Rules>,
+        surroundings: Surroundings,
         metrics: Metrics,
         reporters: Reporters,
         files: StatusFiles,
     ) -> std::io::Result<Self> {
+        let Surroundings { state, devices, findings } = surroundings;
         metrics.resync_state.set(2);
         Ok(Self {
             calc,
-            notifications: watched(&dataplane)?,
+            notifications: watched(dataplane.notifications())?,
             generation: dataplane.generation(),
             dataplane,
             state,
@@ -110,9 +132,11 @@ impl Kernel {
             reporters,
             files,
             files_due: false,
-            throttle: Throttle::new(Instant::now()),
-            failing: None,
-            not_before: None,
+            pace: Pace::new("the kernel is"),
+            rules,
+            devices,
+            findings,
+            tunnels: Tunnels::default(),
             started: Instant::now(),
         })
     }
@@ -131,7 +155,8 @@ impl Kernel {
         let mut audits = interval_at(Instant::now() + period, period);
         audits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let later = self.not_before.unwrap_or_else(|| Instant::now() + never);
+            let due = self.due();
+            let later = due.unwrap_or_else(|| Instant::now() + never);
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
@@ -158,8 +183,10 @@ impl Kernel {
                     }
                     self.notice();
                 }
+                () = readable(self.rules.as_ref()) => self.rules.iter_mut().for_each(Rules::notice),
                 _ = audits.tick() => {
                     self.dataplane.resync();
+                    self.rules.iter_mut().for_each(Rules::resync);
                     self.files.reread();
                     // Only a watch that works can have confirmed what the agent said.
                     if self.state.borrow().trouble.is_none() {
@@ -171,10 +198,12 @@ impl Kernel {
                     self.files_due |= self.files.is_failing();
                     self.report();
                 }
-                () = sleep_until(later), if self.not_before.is_some() => self.not_before = None,
+                () = sleep_until(later), if due.is_some() => self.pace.rested(Instant::now()),
             }
             self.apply();
             self.follow();
+            self.rules.iter_mut().for_each(Rules::follow);
+            self.publish();
             self.write_files();
         }
     }
@@ -209,9 +238,10 @@ impl Kernel {
                     let name = key.as_ref().map(ToString::to_string);
                     error!(name, %reason, "resource is not used, its last good version stays in force");
                 }
-                Change::Notice(notice) => tell(notice),
+                Change::Tunnels(tunnels) => self.tunnels = tunnels.clone(),
                 _ => {}
             }
+            self.rules.iter_mut().for_each(|rules| rules.change(&change));
             self.dataplane.change(change);
         }
         self.metrics.active_local_endpoints.set(self.calc.local_endpoints().try_into().unwrap_or(i64::MAX));
@@ -270,20 +300,27 @@ impl Kernel {
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
         }
-        match watched(&self.dataplane) {
+        match watched(self.dataplane.notifications()) {
             Ok(notifications) => self.notifications = notifications,
             Err(error) => error!(%error, "notifications of the kernel cannot be waited for, only audits are left"),
         }
     }
 
+    /// When something is to be done though nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let lingering = self.dataplane.next_deadline().map(Instant::from_std);
+        let rules = self.rules.as_ref().and_then(Rules::later);
+        [self.pace.later(), rules, lingering].into_iter().flatten().min()
+    }
+
     /// Applies if something is due, unless it was just tried in vain or is tried too often.
     fn apply(&mut self) {
-        if !self.dataplane.is_due() || self.not_before.is_some() {
-            return;
-        }
-        match self.throttle.take(Instant::now()) {
-            Ok(()) => self.write(),
-            Err(later) => self.not_before = Some(later),
+        let now = Instant::now();
+        // Rules come first: with them a device accepts only what comes from nodes.
+        self.rules.iter_mut().for_each(|rules| rules.apply(now));
+        self.dataplane.at(now.into_std());
+        if self.dataplane.is_due() && self.pace.may(now) {
+            self.write();
         }
     }
 
@@ -292,14 +329,9 @@ impl Kernel {
         let start = Instant::now();
         let mut readable = true;
         self.files_due = true;
+        self.dataplane.at(start.into_std());
         let failure = match self.dataplane.apply() {
-            Ok(applied) => {
-                let text = applied.failures.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                (!applied.failures.is_empty()).then(|| match applied.failures.len() {
-                    count @ 4.. => format!("{text}; and {} more", count - 3),
-                    _ => text,
-                })
-            }
+            Ok(applied) => described(&applied.failures),
             Err(error) => {
                 readable = false;
                 Some(error.to_string())
@@ -308,16 +340,10 @@ impl Kernel {
         self.metrics.apply_time.observe(start.elapsed().as_secs_f64());
         self.metrics.routes.set(self.dataplane.route_count().try_into().unwrap_or(i64::MAX));
         self.metrics.interfaces.set(self.dataplane.interface_count().try_into().unwrap_or(i64::MAX));
-        if let Some(failures) = &failure {
+        if failure.is_some() {
             self.metrics.apply_failures.inc();
-            self.not_before = Some(Instant::now() + RETRY);
-            if self.failing.as_ref() != Some(failures) {
-                warn!(failures, again_in = ?RETRY, "the kernel is not as desired");
-            }
-        } else if self.failing.is_some() {
-            info!("the kernel is as desired again");
         }
-        self.failing = failure;
+        self.pace.ended(failure);
         // Departs from Calico, which waits for an apply without any failure: one object that the kernel refuses must
         // not keep all other pods waiting.
         if readable && self.calc.is_in_sync() && !self.state.borrow().in_sync {
@@ -362,31 +388,67 @@ impl Kernel {
         self.reporters.dataplane.report(
             true,
             state.in_sync,
-            match &self.failing {
-                Some(failures) => failures.clone(),
-                None if state.in_sync => "as desired".to_owned(),
-                None => "waiting to be in sync".to_owned(),
+            match (self.pace.failing(), self.rules.as_ref().and_then(Rules::failing), state.in_sync) {
+                (Some(failures), Some(rules), _) => format!("{failures}; packet rules: {rules}"),
+                (Some(failures), None, _) => failures.to_owned(),
+                (None, Some(rules), _) => format!("packet rules: {rules}"),
+                (None, None, true) => match self.findings.all().len() {
+                    0 => "as desired".to_owned(),
+                    count => format!("as desired, but calicoctl node status names {count} finding(s)"),
+                },
+                (None, None, false) => "waiting to be in sync".to_owned(),
             },
         );
     }
+
+    /// Tells the others what came of it: which tunnel devices are up, and what is not as it should be.
+    fn publish(&mut self) {
+        let state = self.dataplane.tunnel_state();
+        self.rules.iter_mut().for_each(|rules| rules.tunnels(state));
+        if !self.state.borrow().in_sync {
+            return;
+        }
+        let wanted = &self.tunnels;
+        let devices = Devices {
+            in_sync: true,
+            wanted: [wanted.ipip.is_some(), wanted.vxlan.is_some(), wanted.vxlan_v6.is_some()],
+            up: [state.ipip, state.vxlan, state.vxlan_v6],
+            addresses: [
+                wanted.ipip.as_ref().and_then(|ipip| ipip.address).map(IpAddr::V4),
+                wanted.vxlan.as_ref().and_then(|vxlan| vxlan.address),
+                wanted.vxlan_v6.as_ref().and_then(|vxlan| vxlan.address),
+            ],
+        };
+        self.devices.send_if_modified(|before| {
+            let changed = *before != devices;
+            *before = devices;
+            changed
+        });
+        let notices = self.calc.notices().map(|notice| Finding { object: notice.object(), text: notice.to_string() });
+        self.findings.tell(Source::Calculation, notices.collect());
+        let found = self.dataplane.findings().into_iter();
+        let found = found.map(|found| Finding { object: found.object, text: found.text });
+        self.findings.tell(Source::Dataplane, found.collect());
+        self.findings.tell(Source::Rules, self.rules.iter().flat_map(Rules::findings).collect());
+        self.metrics.findings.set(self.findings.all().len().try_into().unwrap_or(i64::MAX));
+    }
 }
 
-/// Tells the operator.
-fn tell(notice: &Notice) {
-    match notice {
-        Notice::NoPeeringAddress { peer, field } => warn!(
-            bgp_peer = peer,
-            lacks = field,
-            "localWorkloadSelector selects workloads of this node, but there is no address of the node for them to dial; \
-             set it in BGPConfiguration default"
-        ),
-        Notice::Overlap { endpoint, peer, suppressed } => warn!(
-            %endpoint,
-            bgp_peer = peer,
-            not_used = ?suppressed,
-            "several BGPPeers select one workload, the lexically first is used; narrow a localWorkloadSelector"
-        ),
-        other => warn!(object = other.object(), notice = %other, "the cluster's network is not configured as it should be"),
+/// The first of some failures.
+fn described(failures: &[impl ToString]) -> Option<String> {
+    let text = failures.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    match failures.len() {
+        0 => None,
+        count @ 4.. => Some(format!("{text}; and {} more", count - 3)),
+        _ => Some(text),
+    }
+}
+
+/// Resolves when there are notifications about packet rules.
+async fn readable(rules: Option<&Rules>) {
+    match rules {
+        Some(rules) => rules.readable().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -395,62 +457,6 @@ fn tell(notice: &Notice) {
     deprecated,
     reason = "the constructor that replaces it is unsafe, for types that do not own their descriptor; OwnedFd does"
 )]
-fn watched(dataplane: &Dataplane) -> std::io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(dataplane.notifications().try_clone_to_owned()?)
-}
-
-/// Ten applies at once, then ten a second (reference felix.md §1.5): somebody who undoes each of our writes at once
-/// must not keep a processor busy.
-#[derive(Debug)]
-struct Throttle {
-    tokens: u32,
-    last: Instant,
-}
-
-impl Throttle {
-    const BURST: u32 = 10;
-    const PERIOD: Duration = Duration::from_millis(100);
-
-    fn new(now: Instant) -> Self {
-        Self { tokens: Self::BURST, last: now }
-    }
-
-    /// Takes a token, or says when there will be one.
-    fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        while self.tokens < Self::BURST && self.last + Self::PERIOD <= now {
-            self.last += Self::PERIOD;
-            self.tokens += 1;
-        }
-        if self.tokens == Self::BURST {
-            self.last = now;
-        }
-        match self.tokens.checked_sub(1) {
-            Some(left) => {
-                self.tokens = left;
-                Ok(())
-            }
-            None => Err(self.last + Self::PERIOD),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_throttle_lets_a_burst_through_and_then_ten_a_second() {
-        let start = Instant::now();
-        let mut throttle = Throttle::new(start);
-        for _ in 0..Throttle::BURST {
-            assert_eq!(throttle.take(start), Ok(()));
-        }
-        let next = start + Throttle::PERIOD;
-        assert_eq!(throttle.take(start), Err(next));
-        assert_eq!(throttle.take(next), Ok(()));
-        assert_eq!(throttle.take(next), Err(next + Throttle::PERIOD));
-        let much_later = next + Duration::from_secs(3600);
-        let taken = (0..100).filter(|_| throttle.take(much_later).is_ok()).count();
-        assert_eq!(taken, Throttle::BURST as usize);
-    }
+fn watched(notifications: BorrowedFd<'_>) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(notifications.try_clone_to_owned()?)
 }
