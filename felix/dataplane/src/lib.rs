@@ -5,6 +5,8 @@
 //! what lies behind them, routes to other nodes. A restarted process knows its own again by marks in the kernel (route
 //! protocol, interface name), reads what is there and writes nothing where nothing differs.
 //!
+//! [`nft::PacketRules`] does the same with the node's packet rules.
+//!
 //! The crate is synchronous: a netlink call takes microseconds, and one task makes them all, in order.
 
 mod addresses;

@@ -3,6 +3,7 @@
 //! - [`Socket`] asks and changes, one request or one batch at a time, without an async runtime;
 //! - [`Monitor`] tells what anybody changed; its descriptor can be polled;
 //! - [`RouteTable`] keeps the routes of one owner as they are desired and leaves everybody else's alone;
+//! - [`nftables`] does the same for packet rules, all or none in one step;
 //! - [`sysctl`] and [`namespace`] are the two neighbours of netlink that one always needs with it.
 //!
 //! Requests are encoded and answers decoded here (`message.rs`), attribute by attribute and only those that are
