@@ -5,7 +5,8 @@ use std::process::Command;
 
 use calico_agent::{Reply, Request};
 use calico_api::{
-    EncapMode, IPAMBlock, IPAMBlockSpec, IPAMHandleSpec, IPPoolSpec, Key, Kind, Node, NodeBGPSpec, NodeSpec, ObjectMeta,
+    BGPConfigurationSpec, EncapMode, FelixConfigurationSpec, IPAMBlock, IPAMBlockSpec, IPAMHandleSpec, IPPoolSpec, Key,
+    Kind, Node, NodeBGPSpec, NodeSpec, ObjectMeta,
 };
 use calico_netlink::{Monitor, namespace};
 
@@ -171,12 +172,75 @@ fn a_pool_changes_its_mode_under_a_running_felix_and_a_restart_writes_nothing() 
     assert_eq!(tunnel_address(&bed).as_ref(), Some(&address));
     assert!(is_plain(&mut bed));
 
+    // So it is after a restart.
+    bed.kill();
+    bed.start();
+    bed.until("the device lingers on", |bed| status(bed).tunnels.iter().any(|one| one.up && !one.wanted));
+    assert_eq!(tunnel_address(&bed).as_ref(), Some(&address));
+
     // In time it is wanted again: nothing has changed.
     pool_mode(&bed, |pool| pool.vxlan_mode = Some(EncapMode::Always));
     bed.until("the route goes through it again", is_vxlan);
+    assert_eq!(tunnel_address(&bed).as_ref(), Some(&address));
+    bed.reaches(&wired);
+
+    // Another network identifier: felix has to be started again, and makes the device anew.
+    configure(&bed, |spec| spec.vxlan_vni = Some(4097));
+    assert_eq!(bed.ends(), Some(129));
+    bed.start();
+    bed.until("the device has the other identifier", |bed| {
+        say(bed, "ip", "-d link show dev vxlan.calico").contains("vxlan id 4097 ")
+    });
+    bed.until("what hangs on it is there again", |bed| {
+        is_vxlan(bed) && say(bed, "bridge", "fdb show dev vxlan.calico").contains("66:00:00:00:00:99 dst 192.0.2.2")
+    });
     assert_eq!(tunnel_address(&bed), Some(address));
     bed.reaches(&wired);
     assert!(bed.stop());
+}
+
+fn configure(bed: &Bed, change: impl Fn(&mut FelixConfigurationSpec)) {
+    bed.on_store(async |store| {
+        let key = Key::named(Kind::FelixConfiguration, "default");
+        let mut configuration = store.get::<FelixConfigurationSpec>(&key).await.unwrap(); // bring-up made it
+        change(&mut configuration.spec);
+        store.update(&configuration).await.unwrap();
+    });
+}
+
+#[test]
+fn routes_that_change_their_owner_are_left_standing() {
+    let mut bed = Bed::new(&[POOL]);
+    bed.start();
+    west(&bed, "192.0.2.2/24");
+    bed.on_store(async |store| {
+        let key = Key::named(Kind::BGPConfiguration, "default");
+        let mut configuration = store.get::<BGPConfigurationSpec>(&key).await.unwrap();
+        configuration.spec.program_cluster_routes = Some("Disabled".to_owned());
+        store.update(&configuration).await.unwrap();
+    });
+    bed.until("it is told that nobody programs plain routes", |bed| {
+        status(bed).findings.iter().any(|finding| finding.text.contains("programClusterRoutes"))
+    });
+    assert_eq!(route(&bed), "", "until somebody says otherwise they are the speaker's");
+
+    configure(&bed, |spec| spec.program_cluster_routes = Some("Enabled".to_owned()));
+    assert_eq!(bed.ends(), Some(129));
+    bed.start();
+    bed.until("they are felix's", is_plain);
+    assert_eq!(status(&bed).findings, []);
+
+    configure(&bed, |spec| spec.program_cluster_routes = None);
+    assert_eq!(bed.ends(), Some(129));
+    bed.start();
+    bed.until("felix knows that they are not its own", |bed| !status(bed).findings.is_empty());
+    assert!(is_plain(&mut bed), "the speaker replaces them when it has its own");
+    bed.on_store(async |store| {
+        let key = Key::Block(BLOCK.parse().unwrap());
+        let revision = store.get::<IPAMBlockSpec>(&key).await.unwrap();
+        store.delete(&revision).await.unwrap();
+    });
+    bed.until("without the block there is no route", |bed| route(bed).is_empty());
 }
 
 #[test]
