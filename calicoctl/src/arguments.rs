@@ -202,7 +202,10 @@ pub(crate) struct NodeCleanup {
     /// Only what is in the kernel.
     #[arg(long)]
     pub(crate) keep_files: bool,
-    /// Even if felix or bgp-speaker run: what they put back will stay.
+    /// What flannel left, instead of what is ours: flannel.1, flannel-v6.1, cni0, routes through them, its files.
+    #[arg(long)]
+    pub(crate) flannel: bool,
+    /// Even if felix or bgp-speaker (with --flannel: flanneld) run: what they put back will stay.
     #[arg(long)]
     pub(crate) force: bool,
     /// Where the node's files are, if this runs in a container that has its folders mounted.

@@ -5,6 +5,7 @@
 //! is Calico's, and its files stay.
 
 mod files;
+mod flannel;
 mod kernel;
 mod running;
 
@@ -46,13 +47,13 @@ impl Report {
         self.failed.push((what.into(), error.to_string()));
     }
 
-    fn text(&self) -> String {
+    fn text(&self, whose: &str) -> String {
         let removed = if self.dry_run { "would remove" } else { "removed" };
         let mut lines: Vec<_> = self.removed.iter().map(|what| format!("{removed} {what}")).collect();
         lines.extend(self.left.iter().map(|(what, why)| format!("left {what}: {why}")));
         lines.extend(self.failed.iter().map(|(what, why)| format!("FAILED {what}: {why}")));
         if lines.is_empty() {
-            lines.push("nothing of Ocicat is left on this node".to_owned());
+            lines.push(format!("nothing of {whose} is left on this node"));
         }
         lines.join("\n") + "\n"
     }
@@ -63,6 +64,9 @@ pub(crate) fn run(flags: &NodeCleanup) -> Result<ExitCode> {
     if !is_root()? {
         output::print("Need super user privileges: Operation not permitted\n")?;
         return Ok(ExitCode::FAILURE);
+    }
+    if flags.flannel {
+        return flannel(flags);
     }
     let running = running::programs(&flags.root);
     if !running.is_empty() && !flags.force {
@@ -79,6 +83,20 @@ pub(crate) fn run(flags: &NodeCleanup) -> Result<ExitCode> {
     if !flags.keep_files {
         files::clean(&flags.root, &mut report);
     }
-    output::print(&report.text())?;
+    output::print(&report.text("Ocicat"))?;
+    Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Of flannel instead. Our own daemons may run: they have nothing to do with it.
+fn flannel(flags: &NodeCleanup) -> Result<ExitCode> {
+    if running::is_process("flanneld") && !flags.force {
+        bail!(
+            "flanneld still runs on this node and would put back what is removed: delete its DaemonSet first, or stop the \
+             service (--force removes all the same)"
+        );
+    }
+    let mut report = Report { dry_run: flags.dry_run, ..Report::default() };
+    flannel::clean(&flags.root, &mut report);
+    output::print(&report.text("flannel"))?;
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

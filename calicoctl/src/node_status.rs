@@ -1,5 +1,6 @@
-//! `calicoctl node status`: whether the agent runs, and the BGP sessions of both families.
+//! `calicoctl node status`: whether the agent runs, the BGP sessions of both families, and how the dataplane is.
 
+mod dataplane;
 mod families;
 mod remote;
 
@@ -42,11 +43,20 @@ fn here(form: StatusForm) -> Result<ExitCode> {
     // A speaker that runs alone, as a route reflector does, has sessions worth showing; that the agent is not there is
     // told all the same, and by the exit code too.
     let not = if agent { "" } else { "not " };
+    let dataplane = if agent { dataplane::ask() } else { None };
     output::print(&match form {
-        StatusForm::Ps => format!("Calico process is {not}running.\n{}\n", families::text(&v4, &v6)),
+        StatusForm::Ps => {
+            let more = dataplane.as_ref().map(dataplane::text).unwrap_or_default();
+            format!("Calico process is {not}running.\n{}\n{}", families::text(&v4, &v6), more.trim_start_matches('\n'))
+        }
         StatusForm::Json => {
-            to_json(&json!({"agent": {"running": agent}, "ipv4": families::json(&v4), "ipv6": families::json(&v6)}))
-                + "\n"
+            let status = json!({
+                "agent": {"running": agent},
+                "ipv4": families::json(&v4),
+                "ipv6": families::json(&v6),
+                "dataplane": dataplane::json(dataplane.as_ref()),
+            });
+            to_json(&status) + "\n"
         }
     })?;
     Ok(if agent { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -18,6 +18,19 @@ fn state(node: &Node<'_>) -> Result<String> {
     node.run("sh", &["-c", script])
 }
 
+/// The same without what the kernel changes by itself for a while after a device was made.
+fn things(node: &Node<'_>) -> Result<String> {
+    let text = state(node)?;
+    let settled = text.lines().map(|line| {
+        let line = line.replace(" linkdown", "");
+        let (before, flags) = line.split_once('<').unwrap_or((&line, ""));
+        before.to_owned()
+            + flags.split_once('>').map_or("", |(_, after)| after.split(" state").next().unwrap_or_default())
+    });
+    let kept = settled.filter(|line| !line.contains("fe80") && !line.contains("multicast"));
+    Ok(kept.collect::<Vec<_>>().join("\n"))
+}
+
 #[test]
 fn nothing_of_ours_is_left_and_nothing_else_is_touched() -> Result<()> {
     let net = Net::new(StoreKind::Sqlite)?;
@@ -127,4 +140,51 @@ fn a_node_that_calico_serves_keeps_what_calico_reads() -> Result<()> {
     // Of the node itself, which is not that root, no file was touched.
     ensure!(node.run("ls", &["/opt/cni/bin"])?.contains("calico-ipam"));
     Ok(())
+}
+
+#[test]
+fn what_flannel_left_goes_when_asked_for_and_nothing_else_does() -> Result<()> {
+    let net = Net::new(StoreKind::Sqlite)?;
+    let node = net.node("east")?;
+    node.apply(POOL)?;
+    node.start_felix()?;
+    let pod = node.pod("ours")?;
+    let others = "ip link add br-own type bridge; ip link set br-own up; ip addr add 198.51.100.1/24 dev br-own
+        ip route add 198.51.101.0/24 via 10.0.0.77
+        ip link add vxlan.other type vxlan id 7 dstport 8473 dev eth0
+        echo '{}' > /etc/cni/net.d/99-other.conf";
+    node.run("sh", &["-ec", others])?;
+    let before = things(&node)?;
+    let leftovers = "ip link add flannel.1 type vxlan id 1 dstport 8472 dev eth0 nolearning; ip addr add 10.243.1.0/32 dev flannel.1; ip link set flannel.1 up
+        ip link add flannel-v6.1 type vxlan id 2 dstport 8472 dev eth0; ip link set flannel-v6.1 up
+        ip route add 10.243.2.0/24 via 10.243.2.0 dev flannel.1 onlink
+        ip link add cni0 type bridge; ip addr add 10.243.1.1/24 dev cni0; ip link set cni0 up
+        ip link add vethflannel type veth peer name far; ip link set vethflannel master cni0
+        ip route add 10.243.3.0/24 via 10.0.0.78
+        mkdir -p /run/flannel; printf 'FLANNEL_NETWORK=10.243.0.0/16\nFLANNEL_SUBNET=10.243.1.1/24\n' > /run/flannel/subnet.env
+        echo '{\"name\":\"cbr0\"}' > /etc/cni/net.d/10-flannel.conflist";
+    node.run("sh", &["-ec", leftovers])?;
+    let full = things(&node)?;
+    let rehearsal = cleanup(&node, &["--flannel", "--dry-run"])?;
+    ensure!(things(&node)? == full, "a rehearsal changed something");
+    // Our daemon runs meanwhile; that is no hindrance.
+    let text = cleanup(&node, &["--flannel"])?;
+    ensure!(rehearsal.replace("would remove", "removed") == text, "rehearsed:\n{rehearsal}\ndone:\n{text}");
+    for words in [
+        "removed route 10.243.2.0/24 via 10.243.2.0 dev flannel.1",
+        "removed route 10.243.3.0/24 via 10.0.0.78",
+        "removed device flannel.1",
+        "removed device flannel-v6.1",
+        "removed device cni0",
+        "removed /run/flannel/subnet.env",
+        "removed /etc/cni/net.d/10-flannel.conflist",
+        "left device vethflannel: it is of a pod that flannel connected",
+    ] {
+        ensure!(text.contains(words), "{words:?} is not in:\n{text}");
+    }
+    node.run("sh", &["-ec", "ip link del vethflannel; [ ! -e /run/flannel ]"])?;
+    let after = things(&node)?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    ensure!(cleanup(&node, &["--flannel"])? == "nothing of flannel is left on this node\n");
+    pod.remove()
 }

@@ -120,7 +120,7 @@ fn networks(folder: &Path, report: &mut Report) {
 }
 
 /// Removes a file, or a folder with all that is in it; that it is not there is as good.
-fn whole(path: &Path, report: &mut Report) {
+pub(super) fn whole(path: &Path, report: &mut Report) {
     let Ok(found) = fs::symlink_metadata(path) else { return };
     if !found.is_dir() {
         return report.remove(path.display().to_string(), || absent_is_fine(fs::remove_file(path)));
@@ -137,7 +137,7 @@ fn whole(path: &Path, report: &mut Report) {
 }
 
 /// Removes a folder if it is empty, and tells of what is still in it.
-fn remains(folder: &Path, why: &str, report: &mut Report) {
+pub(super) fn remains(folder: &Path, why: &str, report: &mut Report) {
     if !folder.exists() {
         return;
     }

@@ -10,7 +10,7 @@ use super::Report;
 /// felix' routes, and the speaker's (those of BIRD, in Calico's hands as in ours).
 const PROTOCOLS: [u8; 2] = [80, 12];
 /// `RTPROT_KERNEL`: what the kernel makes itself, and removes itself.
-const OF_KERNEL: u8 = 2;
+pub(super) const OF_KERNEL: u8 = 2;
 /// Tunnels, with what they are.
 const TUNNELS: [(&str, &str); 4] = [
     ("vxlan.calico", "vxlan"),
@@ -90,7 +90,7 @@ fn ipip(socket: &mut Socket, index: u32, report: &mut Report) {
     }
 }
 
-fn describe(route: &Route, names: &BTreeMap<u32, &str>) -> String {
+pub(super) fn describe(route: &Route, names: &BTreeMap<u32, &str>) -> String {
     let kind = match route.kind {
         RouteKind::Unicast => "route".to_owned(),
         kind => format!("{kind:?} route").to_lowercase(),

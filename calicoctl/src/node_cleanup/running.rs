@@ -22,7 +22,7 @@ pub(super) fn programs(root: &Path) -> Vec<&'static str> {
 }
 
 /// Whether a process of this name is in our network namespace. In a container others than its own are not seen.
-fn is_process(name: &str) -> bool {
+pub(super) fn is_process(name: &str) -> bool {
     let here = fs::read_link("/proc/self/ns/net").ok();
     let Ok(processes) = fs::read_dir("/proc") else { return false };
     processes.flatten().any(|process| {
