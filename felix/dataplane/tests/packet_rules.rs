@@ -301,6 +301,28 @@ fn only_nodes_packets_come_out_of_a_tunnel() {
 }
 
 #[test]
+fn only_nodes_packets_come_out_of_a_tunnel_over_ipv6() {
+    with_world(|world| {
+        // Whoever listens behind the filter does as a device.
+        let device = UdpSocket::bind("[2001:db8::1]:4789").unwrap();
+        device.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let sender = udp(&world.peer, "2001:db8::9");
+        let local = "2001:db8::1".parse().unwrap();
+        let vxlan_v6 = Some(Vxlan { local, mac: [2; 6], address: None });
+        let wanted = Change::Tunnels(Tunnels { vxlan_v6, ..Tunnels::default() });
+        let mut rules = opened(Settings::default(), cluster().into_iter().chain([wanted]));
+        sender.send_to(b"forged", (local, 4789)).unwrap();
+        take(&mut rules, [member(Set::VxlanHosts, "2001:db8::9/128", true)]);
+        sender.send_to(b"a node's", (local, 4789)).unwrap();
+        let mut octets = [0; 16];
+        let (length, _) = device.recv_from(&mut octets).unwrap();
+        assert_eq!(&octets[..length], b"a node's");
+        let ipv4 = run("nft list table ip calico");
+        assert!(!ipv4.contains("4789"), "the other family has nothing of it: {ipv4}");
+    });
+}
+
+#[test]
 fn what_the_node_sends_into_a_tunnel_has_the_tunnels_address() {
     with_world(|world| {
         // Any interface of this name does.
@@ -333,6 +355,60 @@ fn state() -> String {
     objects.sort();
     objects.join("\n")
 }
+
+/// What `nft` makes of our rules: the whole of them, with everything that can be configured.
+#[test]
+fn the_rules_are_these() {
+    on_node(|| {
+        let settings = Settings {
+            nat_outgoing_address: Some(Ipv4Addr::new(192, 0, 2, 77)),
+            nat_port_range: Some((32_768, 65_535)),
+            exclude_hosts: true,
+            interface_filter: Some("eth+".into()),
+            vxlan_port: 61_000,
+            ipv6: false,
+        };
+        opened(settings, cluster().into_iter().chain([tunnels(true, true)]));
+        let printed = run("nft -s list table ip calico");
+        let without_comment = |line: &str| line.split(" comment ").next().unwrap().trim().to_owned();
+        let chains = printed.lines().skip_while(|line| !line.contains("chain")).map(without_comment);
+        let printed = chains.filter(|line| !["", "}"].contains(&line.as_str())).collect::<Vec<_>>().join("\n");
+        assert_eq!(printed, GOLDEN.trim());
+        assert!(!run("nft list tables").contains("ip6"));
+    });
+}
+
+const GOLDEN: &str = r#"
+chain filter-INPUT {
+type filter hook input priority filter; policy accept;
+jump filter-cali-INPUT
+chain filter-cali-INPUT {
+meta l4proto ipencap ip saddr != @cali40all-hosts-net counter drop
+udp dport 61000 ip saddr != @cali40all-vxlan-net fib daddr type local counter drop
+chain nat-POSTROUTING {
+type nat hook postrouting priority srcnat + 10; policy accept;
+jump nat-cali-POSTROUTING
+chain nat-cali-POSTROUTING {
+jump nat-cali-nat-outgoing
+oifname "tunl0" fib saddr . oif type != local fib saddr type local meta l4proto udp counter masquerade to :1024-60999 fully-random
+oifname "tunl0" fib saddr . oif type != local fib saddr type local counter masquerade fully-random
+oifname "vxlan.calico" fib saddr . oif type != local fib saddr type local meta l4proto udp counter masquerade to :1024-60999 fully-random
+oifname "vxlan.calico" fib saddr . oif type != local fib saddr type local counter masquerade fully-random
+chain nat-cali-nat-outgoing {
+ip saddr @cali40masq-ipam-pools ip daddr != @cali40network-ip-pools ip daddr != @cali40all-hosts-net oifname "eth*" meta l4proto tcp counter snat to 192.0.2.77:32768-65535 fully-random
+ip saddr @cali40masq-ipam-pools ip daddr != @cali40network-ip-pools ip daddr != @cali40all-hosts-net oifname "eth*" meta l4proto udp counter snat to 192.0.2.77:32768-65535 fully-random
+ip saddr @cali40masq-ipam-pools ip daddr != @cali40network-ip-pools ip daddr != @cali40all-hosts-net oifname "eth*" counter snat to 192.0.2.77 fully-random
+chain raw-OUTPUT {
+type filter hook output priority raw; policy accept;
+jump raw-cali-OUTPUT
+chain raw-PREROUTING {
+type filter hook prerouting priority raw; policy accept;
+jump raw-cali-PREROUTING
+chain raw-cali-OUTPUT {
+udp dport 61000 notrack
+chain raw-cali-PREROUTING {
+udp dport 61000 fib daddr type local notrack
+"#;
 
 /// Serves notifications until something is written.
 #[track_caller]
