@@ -24,9 +24,11 @@ use crate::socket::Socket;
 /// So many keys are looked up one by one; for more, their tables are listed.
 const SINGLE_LOOKS: usize = 32;
 
+type Predicate = dyn Fn(&Route) -> bool + Send + Sync;
+
 /// The desired routes of one owner against the kernel's.
 pub struct RouteTable {
-    ours: Box<dyn Fn(&Route) -> bool + Send + Sync>,
+    ours: Box<Predicate>,
     filter: RouteFilter,
     delta: Delta<RouteKey, Route>,
     /// Routes of ours beyond the first of a key, as found by the last resync.
@@ -39,7 +41,7 @@ pub struct RouteTable {
     /// Destinations whose routes of ours are not removed.
     left: BTreeSet<IpNet>,
     /// What stands in the place of a desired route is ours.
-    claims: bool,
+    claims: Option<Box<Predicate>>,
     stale: bool,
     sweep: bool,
 }
@@ -59,15 +61,20 @@ impl RouteTable {
             held: BTreeSet::new(),
             released: BTreeSet::new(),
             left: BTreeSet::new(),
-            claims: false,
+            claims: None,
             stale: true,
             sweep: false,
         }
     }
 
     /// The same, which takes the place of a desired route from whoever holds it, in one step.
-    pub fn claiming_places(mut self) -> Self {
-        self.claims = true;
+    pub fn claiming_places(self) -> Self {
+        self.claiming_places_of(|_| true)
+    }
+
+    /// The same, but only from those for whose routes `others` holds.
+    pub fn claiming_places_of(mut self, others: impl Fn(&Route) -> bool + Send + Sync + 'static) -> Self {
+        self.claims = Some(Box::new(others));
         self
     }
 
@@ -105,7 +112,8 @@ impl RouteTable {
     }
 
     fn is_ours(&self, route: &Route) -> bool {
-        (self.ours)(route) || (self.claims && self.delta.desired().contains_key(&route.key()))
+        let claims = |route| self.claims.as_ref().is_some_and(|claims| claims(route));
+        (self.ours)(route) || (self.delta.desired().contains_key(&route.key()) && claims(route))
     }
 
     /// Whether this route of ours that is not desired stays.
