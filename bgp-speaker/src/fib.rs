@@ -27,7 +27,7 @@ use ipnet::IpNet;
 pub use image::{Foreign, Image, LinkFacts};
 pub use judge::{Elsewhere, Learned, Verdict};
 pub use local::KernelRoute;
-pub use ownership::{Classes, Ownership};
+pub use ownership::Ownership;
 pub use resolve::{Hop, Unreachable};
 
 /// Most next hops of one route.
@@ -126,6 +126,13 @@ impl Fib {
         }
         let entry = self.learned.get_mut(prefix)?;
         Some((entry.verdict.replace(verdict.clone()), verdict))
+    }
+
+    /// Whether a next hop is in this node's subnet, so that no router sees what is sent to it.
+    fn is_in_subnet(&self, next_hop: IpAddr) -> bool {
+        let Some(address) = self.ownership.address_v4 else { return false };
+        let held = self.image.held(IpAddr::V4(address.addr()));
+        bgp_plan::subnet::of(address.into(), &held).is_some_and(|subnet| subnet.contains(&next_hop))
     }
 
     /// Next hops inside a prefix may lead elsewhere now.

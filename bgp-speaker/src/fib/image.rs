@@ -56,6 +56,8 @@ pub(super) struct Link {
 pub struct Image {
     links: HashMap<u32, Link>,
     addresses: BTreeSet<(IpAddr, u32)>,
+    /// The same addresses with the lengths of their subnets, as far as they are known.
+    networks: BTreeSet<(IpNet, u32)>,
     routes: BTreeMap<IpNet, Vec<Foreign>>,
     ignored: Vec<String>,
     /// The IPIP tunnel's device, if it is there.
@@ -118,6 +120,37 @@ impl Image {
     /// Takes or forgets an address of this node; says whether that changed anything.
     pub fn address(&mut self, address: IpAddr, link: u32, present: bool) -> bool {
         if present { self.addresses.insert((address, link)) } else { self.addresses.remove(&(address, link)) }
+    }
+
+    /// The same with the length of its subnet, of which one address may have several.
+    pub fn network(&mut self, network: IpNet, link: u32, present: bool) -> bool {
+        let entry = (network, link);
+        let changed = if present { self.networks.insert(entry) } else { self.networks.remove(&entry) };
+        let there = self.networks_of(network.addr()).any(|(_, on)| *on == link);
+        self.address(network.addr(), link, there) || changed
+    }
+
+    /// An address with the lengths of its subnets, on whichever links.
+    pub(super) fn held(&self, address: IpAddr) -> Vec<IpNet> {
+        self.networks_of(address).map(|(network, _)| *network).collect()
+    }
+
+    fn networks_of(&self, address: IpAddr) -> impl Iterator<Item = &(IpNet, u32)> {
+        let host = IpNet::from(address);
+        let shortest = IpNet::new(address, 0).unwrap_or(host);
+        self.networks.range((shortest, 0)..=(host, u32::MAX))
+    }
+
+    /// The links that are tunnels.
+    pub fn tunnels(&self) -> impl Iterator<Item = u32> {
+        self.links.iter().filter(|(_, link)| link.tunnel).map(|(index, _)| *index)
+    }
+
+    /// Forgets felix's routes to other nodes that one of ours has taken the place of; says whether there were any.
+    pub fn replaced(&mut self, prefix: &IpNet, metric: u32) -> bool {
+        let taken = |route: &Foreign| route.metric == metric && self.is_to_other_node(route);
+        let taken: Vec<_> = self.exact(prefix).iter().filter(|route| taken(route)).cloned().collect();
+        taken.into_iter().filter(|route| self.route(*prefix, route.clone(), false)).count() > 0
     }
 
     /// Whether this node has the address.

@@ -48,6 +48,25 @@ pub enum Verdict {
     Elsewhere(Elsewhere),
 }
 
+impl Verdict {
+    /// Whether a route of ours that stands in the kernel is left there: whoever is to have it replaces it in one step, or we
+    /// do when the new way is ready. It goes only with the path itself.
+    pub fn leaves(&self) -> bool {
+        match self {
+            Self::Install { .. } => false,
+            Self::HeldBack(reason) => reason.is_about_tunnels(),
+            Self::Elsewhere(elsewhere) => matches!(elsewhere, Elsewhere::Encapsulated | Elsewhere::Felix),
+        }
+    }
+}
+
+impl Unreachable {
+    /// Whether only the tunnel is not ready, here or at its other end.
+    fn is_about_tunnels(self) -> bool {
+        matches!(self, Self::NoTunnel | Self::NotReady)
+    }
+}
+
 /// Who routes a learned prefix in place of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Elsewhere {
@@ -110,7 +129,8 @@ impl Fib {
         }
         let metric = ownership.metric(prefix, learned.local_pref);
         let inside = ownership.is_inside_own(prefix);
-        let taken = self.image.exact(prefix).iter().any(|route| {
+        let others = self.image.exact(prefix).iter().filter(|route| !self.image.is_to_other_node(route));
+        let taken = others.into_iter().any(|route| {
             // A pod of ours beats what a peer says of its address, unless that is elevated: the pod has moved there.
             let workload = (inside || self.image.is_workload(route)) && route.metric <= metric;
             let connected = self.image.is_connected(route) && !self.image.is_ignored(route);
@@ -148,6 +168,7 @@ impl Fib {
             });
             match hop {
                 Ok(hop) => drop(hops.insert(hop)),
+                Err(_) if unreachable.is_about_tunnels() => {}
                 Err(reason) => unreachable = reason,
             }
         }
@@ -160,8 +181,12 @@ impl Fib {
             self.ownership.pool(prefix),
             Some(pool) if pool.encap == Encap::Ipip { cross_subnet: true }
         );
-        if cross_subnet && self.ownership.is_in_subnet(next_hop) {
+        let awaited = self.ownership.awaited.contains(&next_hop);
+        if (cross_subnet || awaited) && self.is_in_subnet(next_hop) {
             return Ok(plain);
+        }
+        if awaited {
+            return Err(Unreachable::NotReady);
         }
         let device = self.image.ipip_device().filter(|_| next_hop.is_ipv4()).ok_or(Unreachable::NoTunnel)?;
         if plain.interface == device {

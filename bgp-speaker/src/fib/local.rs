@@ -55,6 +55,11 @@ impl Image {
         }
     }
 
+    /// Whether a route is felix's to another node: one that it leaves to us when the destination is ours to route.
+    pub(super) fn is_to_other_node(&self, route: &Foreign) -> bool {
+        route.protocol == FELIX && !route.hops.is_empty() && !self.is_workload(route)
+    }
+
     fn classified(&self, prefix: &IpNet, route: &Foreign) -> Option<KernelRoute> {
         let hop = route.hops.first()?; // a black hole leads nowhere that could be told
         let link = self.link_of(hop);

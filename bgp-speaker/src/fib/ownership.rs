@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use bgp_plan::inputs::Pool;
+use bgp_plan::owners::Classes;
 use ipnet::{IpNet, Ipv4Net};
 
 /// LOCAL_PREF is this minus the metric of a route (Calico since v3.32).
@@ -30,27 +31,14 @@ pub struct Ownership {
     pub plain: bool,
     /// Whether routes of IPIP pools are ours to program.
     pub ipip: bool,
-    /// This node's IPv4 subnet, by its BGP address; without one, or with a single address, everything is beyond it.
-    pub subnet_v4: Option<Ipv4Net>,
+    /// This node's IPv4 address in BGP, by which its subnet is known.
+    pub address_v4: Option<Ipv4Net>,
+    /// Addresses of nodes that do not say yet that they take packets in IPIP.
+    pub awaited: BTreeSet<IpAddr>,
     /// Next hops whose traffic WireGuard takes.
     pub wireguard: BTreeSet<IpAddr>,
     /// Patterns of interfaces (`*`, `?`) whose subnets do not count as connected, beside `cali*` and `kube-ipvs*`.
     pub ignored_interfaces: Vec<String>,
-}
-
-/// Which classes of cluster routes this process programs; felix programs the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Classes {
-    /// Those of pools without encapsulation.
-    pub plain: bool,
-    /// Those of IPIP pools.
-    pub ipip: bool,
-}
-
-impl Default for Classes {
-    fn default() -> Self {
-        Self { plain: true, ipip: false }
-    }
 }
 
 impl Default for Ownership {
@@ -64,7 +52,8 @@ impl Default for Ownership {
             services: Vec::new(),
             plain,
             ipip,
-            subnet_v4: None,
+            address_v4: None,
+            awaited: BTreeSet::new(),
             wireguard: BTreeSet::new(),
             ignored_interfaces: Vec::new(),
         }
@@ -72,41 +61,6 @@ impl Default for Ownership {
 }
 
 impl Ownership {
-    /// Who programs which class of routes, by the two `programClusterRoutes`, BGPConfiguration's and
-    /// FelixConfiguration's; and what an operator should know about it.
-    ///
-    /// Departs from Calico, where each daemon looks at its own alone: there a class that both claim is fought over, and
-    /// one that none claims is not routed. Such a class is here programmed by whom it is by default.
-    pub fn classes(bgp: Option<&str>, felix: Option<&str>) -> (Classes, Option<String>) {
-        let default = Classes::default();
-        let (ours, mut bad) = (claims(bgp, default), Vec::new());
-        let felixs = claims(felix, Classes { plain: !default.plain, ipip: !default.ipip });
-        let mut owner = |ours: bool, felixs: bool, default: bool, class: &str| {
-            if ours != felixs {
-                return ours;
-            }
-            let claimed = if ours { "both of them program" } else { "neither of them programs" };
-            let by = if default { "this daemon" } else { "felix" };
-            bad.push(format!("{claimed} {class}, which {by} programs now"));
-            default
-        };
-        let classes = Classes {
-            plain: owner(ours.plain, felixs.plain, default.plain, "routes without encapsulation"),
-            ipip: owner(ours.ipip, felixs.ipip, default.ipip, "IPIP routes"),
-        };
-        let warning = (!bad.is_empty()).then(|| {
-            let named = |value: Option<&str>| value.unwrap_or("not set").to_owned();
-            format!(
-                "programClusterRoutes is {} in BGPConfiguration and {} in FelixConfiguration: by that {}; give each \
-                 class to one of them, as EnabledNoEncapOnly and EnabledIPIPOnly do",
-                named(bgp),
-                named(felix),
-                bad.join(", and ")
-            )
-        });
-        (classes, warning)
-    }
-
     /// The kernel metric that a LOCAL_PREF stands for.
     pub(super) fn metric(&self, prefix: &IpNet, local_pref: Option<u32>) -> u32 {
         let normal = if prefix.addr().is_ipv4() { self.normal_v4 } else { self.normal_v6 };
@@ -129,67 +83,5 @@ impl Ownership {
     /// Whether a prefix is inside one of this node's blocks.
     pub(super) fn is_inside_own(&self, prefix: &IpNet) -> bool {
         self.blocks.iter().any(|block| block.contains(prefix))
-    }
-
-    /// Whether a next hop is in this node's subnet, so that no router sees what is sent to it.
-    pub(super) fn is_in_subnet(&self, next_hop: IpAddr) -> bool {
-        let IpAddr::V4(next_hop) = next_hop else { return false };
-        self.subnet_v4.is_some_and(|subnet| subnet.prefix_len() < 32 && subnet.contains(&next_hop))
-    }
-}
-
-/// What a `programClusterRoutes` claims; one that is unknown counts as not set.
-fn claims(value: Option<&str>, default: Classes) -> Classes {
-    let (plain, ipip) = match value {
-        Some("Disabled") => (false, false),
-        Some("EnabledIPIPOnly") => (false, true),
-        Some("EnabledNoEncapOnly") => (true, false),
-        Some("Enabled") => (true, true),
-        _ => return default,
-    };
-    Classes { plain, ipip }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_class_has_one_owner_whatever_the_two_resources_say() {
-        let (none, ipip, plain, both) = ("Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly", "Enabled");
-        // BGPConfiguration's, FelixConfiguration's; plain and IPIP ours; whether there is a warning.
-        for (bgp, felix, expected, warned) in [
-            (None, None, (true, false), false),
-            (Some(plain), Some(ipip), (true, false), false),
-            (Some(none), Some(both), (false, false), false),
-            (Some(both), Some(none), (true, true), false),
-            (Some(ipip), Some(plain), (false, true), false),
-            (Some(both), None, (true, false), true),
-            (None, Some(none), (true, false), true),
-            (Some(none), None, (true, false), true),
-            (Some(none), Some(none), (true, false), true),
-            (Some(both), Some(both), (true, false), true),
-            (Some(ipip), Some(ipip), (true, false), true),
-            (Some("Perhaps"), Some(""), (true, false), false),
-        ] {
-            let (classes, warning) = Ownership::classes(bgp, felix);
-            assert_eq!((classes.plain, classes.ipip), expected, "{bgp:?} {felix:?}");
-            assert_eq!(warning.is_some(), warned, "{bgp:?} {felix:?}: {warning:?}");
-        }
-        let (_, warning) = Ownership::classes(Some(both), None);
-        assert!(warning.unwrap().contains("both of them program IPIP routes, which felix programs now"));
-    }
-
-    #[test]
-    fn a_lone_address_has_no_subnet() {
-        let subnet = |text: Option<&str>| Ownership {
-            subnet_v4: text.map(|text| text.parse().unwrap()),
-            ..Ownership::default()
-        };
-        let hop: IpAddr = "10.0.0.9".parse().unwrap();
-        assert!(subnet(Some("10.0.0.1/24")).is_in_subnet(hop));
-        assert!(!subnet(Some("10.0.1.1/24")).is_in_subnet(hop));
-        assert!(!subnet(Some("10.0.0.9/32")).is_in_subnet(hop));
-        assert!(!subnet(None).is_in_subnet(hop));
     }
 }

@@ -50,6 +50,9 @@ pub enum Unreachable {
     /// The prefix would take the packets of the session that it was learned by.
     #[error("the route would lead to the peer that advertises it, which nothing more specific leads to")]
     CoversPeer,
+    /// The IPIP tunnel is needed, and the node at its other end takes nothing from it yet.
+    #[error("the node at the next hop does not say yet that it takes IPIP (spec.bgp.ipv4IPIPTunnelAddr of its Node)")]
+    NotReady,
     /// The IPIP tunnel is needed.
     #[error("tunl0 is missing or switched off; felix makes it for pools with IPIP")]
     NoTunnel,

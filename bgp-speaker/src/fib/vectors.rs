@@ -96,7 +96,7 @@ fn ownership() -> Ownership {
         blocks: BTreeSet::from([net("10.244.0.0/26")]),
         services: vec![net("10.96.0.0/12"), net("198.51.100.0/24")],
         ipip: true,
-        subnet_v4: Some("10.0.0.1/24".parse().unwrap()),
+        address_v4: Some("10.0.0.1/24".parse().unwrap()),
         ..Ownership::default()
     }
 }
@@ -332,10 +332,89 @@ fn r8_r9_r10_the_tunnel_is_taken_where_the_next_hop_is_outside_of_the_nodes_subn
     fib.check("10.246.5.0/26", &["10.0.0.9"], None, install(&["10.0.0.9"], 1024));
     fib.check("10.246.5.0/26", &["10.0.1.9"], None, tunnel(&["10.0.1.9"]));
     for subnet in [Some("10.0.0.1/32"), None] {
-        let subnet_v4 = subnet.map(|text| text.parse().unwrap());
-        fib.set_ownership(Ownership { subnet_v4, ..ownership() });
+        let address_v4 = subnet.map(|text| text.parse().unwrap());
+        fib.set_ownership(Ownership { address_v4, ..ownership() });
         fib.check("10.246.5.0/26", &["10.0.0.9"], None, tunnel(&["10.0.0.9"]));
     }
+    // An address without a length is in the subnet of the interface that holds it, as felix sees it.
+    fib.set_ownership(Ownership { address_v4: Some("10.0.0.1/32".parse().unwrap()), ..ownership() });
+    fib.whole_image().network(net("10.0.0.1/24"), ETH0, true);
+    fib.check("10.246.5.0/26", &["10.0.0.9"], None, install(&["10.0.0.9"], 1024));
+    fib.check("10.246.5.0/26", &["10.0.1.9"], None, tunnel(&["10.0.1.9"]));
+    fib.whole_image().network(net("10.0.0.1/24"), ETH0, false);
+    fib.check("10.246.5.0/26", &["10.0.0.9"], None, tunnel(&["10.0.0.9"]));
+}
+
+#[test]
+fn a_node_that_does_not_take_ipip_yet_is_reached_on_the_link_or_as_before() {
+    let awaited = BTreeSet::from([ip("10.0.0.9"), ip("10.0.1.9")]);
+    let fib = fib().owning(Ownership { awaited, ..ownership() });
+    for pool in ["10.245.5.0/26", "10.246.5.0/26"] {
+        fib.check(pool, &["10.0.0.9"], None, install(&["10.0.0.9"], 1024));
+        fib.check(pool, &["10.0.1.9"], None, held_back(Unreachable::NotReady));
+        fib.check(pool, &["10.0.1.9", "192.0.2.1"], None, tunnel(&["192.0.2.1"]));
+    }
+    // What is not reachable at all does not hide that the other is only late.
+    let fib = fib.without("0.0.0.0/0", default_route()).with("10.0.1.0/24", default_route());
+    fib.check("10.245.5.0/26", &["10.0.1.9", "192.0.2.1"], None, held_back(Unreachable::NotReady));
+}
+
+#[test]
+fn a_route_is_left_where_it_is_for_felix_and_while_a_tunnel_is_awaited_and_for_no_other_reason() {
+    for verdict in [
+        elsewhere(Elsewhere::Encapsulated),
+        elsewhere(Elsewhere::Felix),
+        held_back(Unreachable::NoTunnel),
+        held_back(Unreachable::NotReady),
+    ] {
+        assert!(verdict.leaves(), "{verdict:?}");
+    }
+    for verdict in [
+        install(&["10.0.0.2"], 1024),
+        elsewhere(Elsewhere::Service),
+        elsewhere(Elsewhere::WireGuard),
+        elsewhere(Elsewhere::OwnBlock),
+        elsewhere(Elsewhere::Static),
+        elsewhere(Elsewhere::Taken),
+        held_back(Unreachable::Own),
+        held_back(Unreachable::NoRoute),
+        held_back(Unreachable::BlackHole),
+        held_back(Unreachable::CoversNextHop),
+        held_back(Unreachable::CoversPeer),
+    ] {
+        assert!(!verdict.leaves(), "{verdict:?}");
+    }
+}
+
+#[test]
+fn what_felix_left_to_us_is_replaced_and_its_routes_to_workloads_and_black_holes_are_not() {
+    const VXLAN: u32 = 6;
+    let fib = || fib().with_link(VXLAN, "vxlan.calico", true);
+    let via = |gateway, link| NextHop::via(ip(gateway)).on(link);
+    for hop in [via("10.0.0.7", ETH0), via("10.0.0.7", TUNL0).onlink(), via("10.244.9.9", VXLAN).onlink()] {
+        let left = fib().with("10.244.5.0/26", foreign(1024, FELIX, &[hop]));
+        left.check("10.244.5.0/26", &["10.0.0.2"], None, install(&["10.0.0.2"], 1024));
+    }
+    let host = "10.244.5.9/32";
+    let on_link = |link| fib().with(host, foreign(1024, FELIX, &[NextHop::dev(link)]));
+    on_link(VXLAN).check(host, &["10.0.0.2"], None, install(&["10.0.0.2"], 1024));
+    on_link(CALI).check(host, &["10.0.0.2"], None, elsewhere(Elsewhere::Taken));
+    // An address of our own block that another node has borrowed.
+    let lent = fib().with("10.244.0.9/32", foreign(1024, FELIX, &[via("10.0.0.7", TUNL0).onlink()]));
+    lent.check("10.244.0.9/32", &["10.0.0.2"], None, install(&["10.0.0.2"], 1024));
+    let hole = fib().with("10.244.5.0/26", foreign(1024, FELIX, &[]));
+    hole.check("10.244.5.0/26", &["10.0.0.2"], None, elsewhere(Elsewhere::Taken));
+    // Once ours stands in its place it is forgotten; one beside it is not.
+    let mut fib = fib()
+        .with("10.244.5.0/26", foreign(1024, FELIX, &[via("10.0.0.7", ETH0)]))
+        .with("10.244.5.0/26", foreign(1024, STATIC, &[via("10.0.0.7", ETH0)]))
+        .with("10.244.5.0/26", foreign(7, FELIX, &[via("10.0.0.7", ETH0)]));
+    let net = net("10.244.5.0/26");
+    assert!(fib.image_of(&net).replaced(&net, 1024) && !fib.image_of(&net).replaced(&net, 1024));
+    assert_eq!(
+        fib.image().exact(&net).iter().map(|route| (route.metric, route.protocol)).collect::<Vec<_>>(),
+        [(7, FELIX), (1024, STATIC)]
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What does a change in the kernel mean to us?
 
+use std::sync::PoisonError;
+
 use calico_netlink::{Event, Link, NextHop, Route, RouteFilter, RouteKind, TABLE_MAIN};
 use ipnet::IpNet;
 
@@ -24,6 +26,13 @@ impl Kernel {
                 }
                 Event::Address(address) => self.address(address.network, address.index, true),
                 Event::AddressGone(address) => self.address(address.network, address.index, false),
+                Event::Route(route) if is_ours(&route) => {
+                    // The kernel says nothing of what it replaced.
+                    let (prefix, metric) = (route.destination, route.key().metric);
+                    if self.fib.image_of(&prefix).replaced(&prefix, metric) {
+                        self.route_changed(&prefix);
+                    }
+                }
                 Event::Route(route) => {
                     let Some(foreign) = foreign(&route) else { continue };
                     let (prefix, metric) = (route.destination, foreign.metric);
@@ -57,7 +66,9 @@ impl Kernel {
 
     fn link(&mut self, index: u32, facts: Option<LinkFacts>) {
         let tunnel = self.fib.image().ipip_device();
-        if self.fib.whole_image().link(index, facts) {
+        let changed = self.fib.whole_image().link(index, facts);
+        self.note_tunnels();
+        if changed {
             self.told.mark_all(self.fib.image());
             self.dependents.touch_all(self.fib.learned().keys());
         }
@@ -78,12 +89,21 @@ impl Kernel {
 
     fn address(&mut self, network: IpNet, link: u32, present: bool) {
         let host = IpNet::from(network.addr());
-        if !self.fib.image_of(&host).address(network.addr(), link, present) {
+        if !self.fib.image_of(&host).network(network, link, present) {
             return;
         }
         self.route_changed(&host);
+        if self.fib.ownership().address_v4.is_some_and(|own| network.addr() == own.addr()) {
+            self.dependents.touch_all(self.fib.learned().keys()); // this node's subnet may be another
+        }
         // The kernel drops the IPv4 routes that had it as their source without a word.
         self.stale |= !present && network.addr().is_ipv4();
+    }
+
+    /// Which links are tunnels, for the routes on them that we may take the place of.
+    fn note_tunnels(&mut self) {
+        let mut tunnels = self.tunnels.write().unwrap_or_else(PoisonError::into_inner);
+        *tunnels = self.fib.image().tunnels().collect();
     }
 
     fn route_changed(&mut self, prefix: &IpNet) {
@@ -99,7 +119,7 @@ impl Kernel {
             image.link(link.index, Some(facts(link)));
         }
         for address in self.socket.addresses()? {
-            image.address(address.network.addr(), address.index, true);
+            image.network(address.network, address.index, true);
         }
         let filter = RouteFilter { ipv4: None, table: Some(TABLE_MAIN), protocol: None };
         let routes = self.socket.routes(&filter)?;
@@ -110,6 +130,7 @@ impl Kernel {
         }
         self.table.resync(&mut self.socket)?;
         *self.fib.whole_image() = image;
+        self.note_tunnels();
         self.stale = false;
         self.dependents.touch_all(self.fib.learned().keys());
         self.told.mark_all(self.fib.image());

@@ -179,8 +179,8 @@ fn empty(tunnel: bool) -> Fib {
         encap: Encap::Ipip { cross_subnet: true },
         disable_bgp_export: false,
     };
-    let subnet_v4 = Some("10.0.0.1/24".parse().unwrap());
-    fib.set_ownership(Ownership { pools: vec![ipip], ipip: true, subnet_v4, ..Ownership::default() });
+    let address_v4 = Some("10.0.0.1/24".parse().unwrap());
+    fib.set_ownership(Ownership { pools: vec![ipip], ipip: true, address_v4, ..Ownership::default() });
     fib
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bgp_proto::{Families, Family};
-use calico_netlink::{Event, Monitor, Route, RouteFilter, RouteTable, Socket, TABLE_MAIN};
+use calico_netlink::{Event, Monitor, NextHop, Route, RouteFilter, RouteTable, Socket, TABLE_MAIN};
 use ipnet::IpNet;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -28,6 +29,8 @@ pub(super) struct Kernel {
     pub(super) socket: Socket,
     monitor: Option<AsyncFd<Monitor>>,
     pub(super) table: RouteTable,
+    /// The links that are tunnels.
+    pub(super) tunnels: Arc<RwLock<BTreeSet<u32>>>,
     pub(super) fib: Fib,
     pub(super) dependents: Dependents,
     pub(super) statics: Statics,
@@ -50,10 +53,15 @@ pub(super) struct Kernel {
 impl Kernel {
     pub(super) fn open(outlets: Outlets) -> anyhow::Result<Self> {
         let filter = RouteFilter { ipv4: None, table: Some(TABLE_MAIN), protocol: Some(PROTOCOL) };
+        let tunnels = Arc::new(RwLock::new(BTreeSet::new()));
+        let claimable = tunnels.clone();
         let mut kernel = Self {
             socket: Socket::open()?,
             monitor: Some(open_monitor()?),
-            table: RouteTable::new(is_ours).with_filter(filter),
+            table: RouteTable::new(is_ours)
+                .with_filter(filter)
+                .claiming_places_of(move |route| takes(route, &claimable)),
+            tunnels,
             fib: Fib::default(),
             dependents: Dependents::default(),
             statics: Statics::default(),
@@ -126,6 +134,9 @@ impl Kernel {
                     let before = old.as_ref().map(|entry| entry.learned.depends_on(&prefix)).unwrap_or_default();
                     self.dependents.exchange(prefix, &before, &new);
                     self.dependents.touch(&prefix);
+                    if gone {
+                        self.table.cease_to_leave(&prefix);
+                    }
                     if let Some(old) = old.filter(|_| gone) {
                         self.withdraw(&prefix, old.verdict.as_ref());
                         if self.withdrawn.contains(&prefix) {
@@ -217,6 +228,13 @@ async fn notified(monitor: Option<&mut AsyncFd<Monitor>>) -> Vec<Event> {
             }
         }
     }
+}
+
+/// Whether a route is one that felix leaves to us: to another node. To a workload there is no gateway and no tunnel.
+fn takes(route: &Route, tunnels: &RwLock<BTreeSet<u32>>) -> bool {
+    let tunnels = tunnels.read().unwrap_or_else(PoisonError::into_inner);
+    let leads_away = |hop: &NextHop| hop.gateway.is_some() || hop.interface.is_some_and(|link| tunnels.contains(&link));
+    route.protocol == FELIX && !route.next_hops.is_empty() && route.next_hops.iter().all(leads_away)
 }
 
 pub(super) fn is_ours(route: &Route) -> bool {

@@ -121,6 +121,10 @@ impl Kernel {
                 _ => None,
             };
             self.counts.add(&verdict);
+            match verdict.leaves() {
+                true => self.table.leave(prefix),
+                false => self.table.cease_to_leave(&prefix),
+            }
             match &verdict {
                 Verdict::Install { hops, metric } => {
                     let route = route(&prefix, hops, *metric);
@@ -160,6 +164,11 @@ impl Kernel {
     pub(super) fn release(&mut self, prefix: &IpNet, verdict: Option<&Verdict>) {
         if let Some(Verdict::Install { metric, .. }) = verdict {
             self.table.release(&key(prefix, *metric));
+        }
+        if verdict.is_some_and(Verdict::leaves) {
+            let left = self.table.actual().filter(|route| route.destination == *prefix);
+            let left: Vec<_> = left.map(Route::key).collect();
+            left.iter().for_each(|key| self.table.release(key));
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_plan::inputs::advertised;
+use bgp_plan::owners::{self, Classes};
 use bgp_plan::passwords::NoPassword;
 use bgp_plan::policies::{self, Surroundings};
 use ipnet::IpNet;
@@ -88,16 +89,23 @@ impl Speaker {
             services: surroundings.kernel_ranges.clone(),
             plain: classes.plain,
             ipip: classes.ipip,
-            subnet_v4: own.and_then(|facts| facts.ipv4),
+            address_v4: own.and_then(|facts| facts.ipv4),
+            awaited: self.awaited(classes),
             wireguard,
             ignored_interfaces: self.inputs.global.ignored_interfaces.clone().unwrap_or_default(),
         }
     }
 
     /// Which classes of cluster routes are ours, and what is wrong with how that is configured.
-    fn classes(&self) -> (crate::fib::Classes, Option<String>) {
+    fn classes(&self) -> (Classes, Option<String>) {
         let ours = self.inputs.global.program_cluster_routes.as_deref();
-        Ownership::classes(ours, self.inputs.felix_programs.as_deref())
+        owners::classes(ours, self.inputs.felix_programs.as_deref())
+    }
+
+    /// The nodes that do not say yet that they take IPIP, if its routes are ours.
+    fn awaited(&self, classes: Classes) -> BTreeSet<IpAddr> {
+        let others = self.inputs.nodes.iter().filter(|(name, facts)| **name != self.node && !facts.ipip);
+        others.filter(|_| classes.ipip).filter_map(|(_, facts)| Some(IpAddr::V4(facts.ipv4?.addr()))).collect()
     }
 
     /// Asks the kernel's thread for the routes that policies may let out, if that is others than before: all of them if

@@ -19,7 +19,7 @@ fn ipip_routes_go_through_the_tunnel_outside_of_the_nodes_subnet_and_wait_for_it
                 pool("10.246.0.0/16", Encap::Ipip { cross_subnet: true }),
             ],
             ipip: true,
-            subnet_v4: Some("10.0.0.1/24".parse().unwrap()),
+            address_v4: Some("10.0.0.1/24".parse().unwrap()),
             ..Ownership::default()
         };
         tell(&handle, Order::Ownership(ownership.clone()));
@@ -43,9 +43,12 @@ fn ipip_routes_go_through_the_tunnel_outside_of_the_nodes_subnet_and_wait_for_it
         let mixed = "10.246.3.0/26 metric 1024 nexthop via 10.0.0.2 dev eth0 weight 1 \
                      nexthop via 10.0.1.2 dev tunl0 weight 1 onlink";
         become_routes(&[always, near, far, mixed]);
-        // A node address without its mask: nothing is known to be near (R10).
-        let lone = Ownership { subnet_v4: Some("10.0.0.1/32".parse().unwrap()), ..ownership.clone() };
-        tell(&handle, Order::Ownership(lone));
+        // A node address without its mask is in the subnet of its interface; of one that nobody holds, nothing is known to
+        // be near (R10).
+        let lone = |address: &str| Ownership { address_v4: Some(address.parse().unwrap()), ..ownership.clone() };
+        tell(&handle, Order::Ownership(lone("10.0.0.77/32")));
+        let elsewhere = ownership.clone();
+        let ownership = lone("10.0.0.1/32");
         become_routes(&[
             always,
             "10.246.1.0/26 via 10.0.0.2 dev tunl0 metric 1024 onlink",
@@ -55,13 +58,23 @@ fn ipip_routes_go_through_the_tunnel_outside_of_the_nodes_subnet_and_wait_for_it
         ]);
         tell(&handle, Order::Ownership(ownership.clone()));
         become_routes(&[always, near, far, mixed]);
+        ip("addr add 10.0.0.1/16 dev eth0");
+        ip("addr del 10.0.0.1/24 dev eth0");
+        let wide = "10.246.2.0/26 via 10.0.1.2 dev eth1 proto bird metric 1024";
+        selection_becomes("route show 10.246.2.0/26", &[wide]);
+        ip("addr add 10.0.0.1/24 dev eth0");
+        ip("addr del 10.0.0.1/16 dev eth0");
+        become_routes(&[always, near, far, mixed]);
+        tell(&handle, Order::Ownership(elsewhere));
+        become_routes(&[always, near, far, mixed]);
         ip("link set tunl0 down");
         become_routes(&[near, "10.246.3.0/26 via 10.0.0.2 dev eth0 metric 1024"]);
         ip("link set tunl0 up");
         become_routes(&[always, near, far, mixed]);
-        // The class goes to felix.
+        // The class goes to felix: what stands is left for it to replace, and goes with its path.
         tell(&handle, Order::Ownership(Ownership { ipip: false, ..ownership }));
-        become_routes(&[]);
+        tell(&handle, Order::Learned(vec![(net("10.246.1.0/26"), None)]));
+        become_routes(&[always, far, mixed]);
     });
 }
 
