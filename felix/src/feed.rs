@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use calico_agent::Finding;
 use calico_api::{
-    BGPConfigurationSpec, BGPPeerSpec, ClusterInformationSpec, EncapMode, IPAMBlock, IPAMBlockSpec, IPPool, IPPoolSpec,
-    Key, Kind, NodeSpec, ProfileSpec, Spec, WorkloadEndpointSpec,
+    BGPConfigurationSpec, BGPPeerSpec, ClusterInformationSpec, EncapMode, IPAMBlockSpec, IPPool, IPPoolSpec, Key, Kind,
+    NodeSpec, ProfileSpec, Spec, WorkloadEndpointSpec,
 };
 use calico_datastore::watch::Update;
 use calico_datastore::{Entry, Error, Filter, Store, decode, watch};
 use felix_calc as calc;
 use ipnet::IpNet;
-use serde::Deserialize;
 use tokio::sync::{mpsc, watch as state_channel};
 use tracing::{error, info, warn};
 
@@ -22,7 +21,7 @@ use crate::config::{Mtus, TunnelSettings};
 use crate::findings::{Findings, Source};
 use crate::known::Known;
 use crate::state::State;
-use crate::told::Told;
+use crate::told::{Told, owner_alone};
 
 /// Pools as they are in force, by key; cheap to hand on.
 pub(crate) type Pools = Arc<BTreeMap<Key, IPPool>>;
@@ -273,11 +272,11 @@ fn for_allocator(update: &Update, own: &str) -> bool {
     }
 }
 
-/// A block, without a copy of its JSON: there are tens of thousands.
+/// A block, as little of it as will do: there are tens of thousands.
 fn block(entry: &Entry) -> calc::Update {
-    match IPAMBlock::deserialize(&entry.value) {
-        Ok(block) => calc::Update::Block(Box::new(block)),
-        Err(_) => typed::<IPAMBlockSpec>(entry, calc::Update::Block),
+    match owner_alone(&entry.value) {
+        Some(block) => calc::Update::Block(Box::new(block)),
+        None => typed::<IPAMBlockSpec>(entry, calc::Update::Block),
     }
 }
 

@@ -3,10 +3,10 @@
 //!
 //! What concerns them is reduced to a number, which costs a look at the JSON instead of its decoding, and eight octets an object.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use calico_api::{Key, Kind};
+use calico_api::{IPAMBlock, IPAMBlockSpec, Key, Kind, ObjectMeta};
 use calico_datastore::watch::Update;
 use ipnet::IpNet;
 use serde_json::Value;
@@ -78,11 +78,7 @@ fn facts_of_block(value: &Value) -> u64 {
     let affinity = field("affinity").and_then(Value::as_str);
     affinity.hash(&mut hash);
     field("deleted").and_then(Value::as_bool).unwrap_or(false).hash(&mut hash);
-    let owner = affinity.and_then(|affinity| affinity.strip_prefix("host:"));
-    let attributes = field("attributes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let node = |attribute: &Value| attribute.pointer("/secondary/node").and_then(Value::as_str).map(str::to_owned);
-    let borrowers: Vec<Option<String>> =
-        attributes.iter().map(|attribute| node(attribute).filter(|node| Some(node.as_str()) != owner)).collect();
+    let borrowers = spec.map(|spec| borrowers(spec, affinity)).unwrap_or_default();
     if borrowers.iter().any(Option::is_some) {
         let allocations = field("allocations").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         for (ordinal, allocation) in allocations.iter().enumerate() {
@@ -93,6 +89,36 @@ fn facts_of_block(value: &Value) -> u64 {
         }
     }
     hash.finish()
+}
+
+/// Whose a block is, without its addresses, if all of these are its owner's: then nothing else of it concerns routes.
+pub(crate) fn owner_alone(value: &Value) -> Option<IPAMBlock> {
+    let spec = value.get("spec")?;
+    let affinity = spec.get("affinity").and_then(Value::as_str);
+    if borrowers(spec, affinity).iter().any(Option::is_some) {
+        return None;
+    }
+    let spec = IPAMBlockSpec {
+        cidr: spec.get("cidr")?.as_str()?.parse().ok()?,
+        affinity: affinity.map(str::to_owned),
+        affinity_claim_time: None,
+        allocations: Vec::new(),
+        unallocated: Vec::new(),
+        attributes: Vec::new(),
+        sequence_number: 0,
+        sequence_number_for_allocation: BTreeMap::new(),
+        deleted: spec.get("deleted").and_then(Value::as_bool).unwrap_or(false),
+        strict_affinity: false,
+    };
+    Some(IPAMBlock::new(ObjectMeta::default(), spec))
+}
+
+/// For each attribute of a block the node that it names, if that is not the block's.
+fn borrowers<'a>(spec: &'a Value, affinity: Option<&str>) -> Vec<Option<&'a str>> {
+    let owner = affinity.and_then(|affinity| affinity.strip_prefix("host:"));
+    let attributes = spec.get("attributes").and_then(Value::as_array).into_iter().flatten();
+    let node = |attribute: &'a Value| attribute.pointer("/secondary/node").and_then(Value::as_str);
+    attributes.map(|attribute| node(attribute).filter(|node| Some(*node) != owner)).collect()
 }
 
 /// All that a Node says of itself but its interfaces and Kubernetes' addresses: where it is, and where its tunnels end.
@@ -148,6 +174,18 @@ mod tests {
         {
             assert_eq!(told.is_told(&update), expected, "step {step}");
         }
+    }
+
+    #[test]
+    fn of_a_block_without_borrowed_addresses_only_the_owner_is_decoded() {
+        let block = |node: &str| {
+            json!({"spec": {"cidr": "10.0.0.0/30", "affinity": "host:west", "deleted": true,
+                "allocations": [0, null, null, null], "attributes": [{"secondary": {"node": node}}]}})
+        };
+        let spec = owner_alone(&block("west")).unwrap().spec;
+        assert_eq!((spec.cidr.to_string().as_str(), spec.affinity.as_deref()), ("10.0.0.0/30", Some("host:west")));
+        assert!(spec.deleted && spec.allocations.is_empty());
+        assert_eq!(owner_alone(&block("east")), None);
     }
 
     #[test]
