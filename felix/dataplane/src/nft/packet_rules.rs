@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tracing::{debug, info};
 
 use super::networks::Networks;
-use super::render::{Facts, chains, set_name};
+use super::render::{Facts, INPUT, chains, set_name};
 use super::table::{Operation, TableState};
 use super::{Settings, TABLE};
 use crate::{Applied, Finding, TunnelState};
@@ -40,6 +40,8 @@ pub struct PacketRules {
     /// Tunnels that are desired, or still there.
     tunnels: TunnelState,
     desired_tunnels: TunnelState,
+    /// [`Self::tunnels`] was called: until then, what an earlier process filtered is filtered.
+    told: bool,
     /// The kernel's number of the transaction that [`Self::tables`] are of.
     generation: u32,
     findings: Vec<Finding>,
@@ -121,6 +123,7 @@ impl PacketRules {
             members: BTreeMap::new(),
             tunnels: TunnelState::default(),
             desired_tunnels: TunnelState::default(),
+            told: false,
             generation: 0,
             findings,
             in_sync: false,
@@ -171,6 +174,7 @@ impl PacketRules {
     /// Says which tunnels can take packets, as [`crate::Dataplane::tunnel_state`] tells after each apply: what comes by a
     /// tunnel that is desired no more is filtered as long as that can.
     pub fn tunnels(&mut self, state: TunnelState) {
+        self.changed |= !std::mem::replace(&mut self.told, true);
         self.set_tunnels(state);
     }
 
@@ -249,13 +253,13 @@ impl PacketRules {
         if !self.is_due() {
             return Ok(applied);
         }
-        if self.changed {
-            self.render();
-        }
         let mut refused = None;
         for _ in 0..TRIES {
             if self.stale && !self.read()? {
                 continue;
+            }
+            if self.changed {
+                self.render();
             }
             if refused == Some(Refused::AsRead) {
                 self.tables.iter_mut().for_each(TableState::rebuild);
@@ -326,10 +330,15 @@ impl PacketRules {
         for state in &mut self.tables {
             let family = state.table.family;
             let masqueraded = self.members.get(&(family, Set::MasqueradedPools));
+            let is_there = |facts: Facts| !self.told && state.holds(INPUT, &chains(family, facts, &self.settings));
+            let (ipip, vxlan) = match family {
+                Family::Ip => (self.tunnels.ipip, self.tunnels.vxlan),
+                Family::Ip6 => (false, self.tunnels.vxlan_v6),
+            };
             let facts = Facts {
                 masquerade: masqueraded.is_some_and(|networks| !networks.is_empty()),
-                ipip: family == Family::Ip && self.tunnels.ipip,
-                vxlan: if family == Family::Ip { self.tunnels.vxlan } else { self.tunnels.vxlan_v6 },
+                ipip: ipip || is_there(Facts { ipip: true, ..Facts::default() }),
+                vxlan: vxlan || is_there(Facts { vxlan: true, ..Facts::default() }),
             };
             state.want_chains(chains(family, facts, &self.settings));
         }

@@ -35,6 +35,9 @@ const LOCAL: u32 = 2;
 /// The smallest source port that address translation should choose.
 const UNPRIVILEGED: u16 = 1024;
 
+/// The chain that drops what comes out of a tunnel without having come from a node.
+pub(super) const INPUT: &str = "filter-cali-INPUT";
+
 /// Values of four octets; three of them for address translation.
 const A: Register = Register::word(0);
 const B: Register = Register::word(4);
@@ -78,8 +81,8 @@ pub(super) fn chains(family: Family, facts: Facts, settings: &Settings) -> BTree
     chains.add("nat-cali-POSTROUTING", postrouting);
     chains.hang("nat-POSTROUTING", "nat-cali-POSTROUTING", base(ChainKind::Nat, Hook::Postrouting, 110));
 
-    chains.add("filter-cali-INPUT", render.input());
-    chains.hang("filter-INPUT", "filter-cali-INPUT", base(ChainKind::Filter, Hook::Input, 0));
+    chains.add(INPUT, render.input());
+    chains.hang("filter-INPUT", INPUT, base(ChainKind::Filter, Hook::Input, 0));
 
     chains.add("raw-cali-PREROUTING", render.untracked(true));
     chains.hang("raw-PREROUTING", "raw-cali-PREROUTING", base(ChainKind::Filter, Hook::Prerouting, -300));

@@ -54,6 +54,15 @@ impl Operation {
 /// A rule that is there: its identity, and its number, which is not known of what we wrote since we read.
 type Known = (String, Option<u64>);
 
+/// A chain that is there.
+#[derive(Debug, Default)]
+struct ActualChain {
+    base: Option<Base>,
+    /// It hangs where no chain of ours could.
+    strange: bool,
+    rules: Vec<Known>,
+}
+
 #[derive(Debug)]
 struct SetState {
     set: Set,
@@ -68,7 +77,7 @@ pub(super) struct TableState {
     exists: bool,
     chains: BTreeMap<String, Chain>,
     /// Chains that are there, ours and others'.
-    actual_chains: BTreeMap<String, Vec<Known>>,
+    actual_chains: BTreeMap<String, ActualChain>,
     /// Chains of which something must change.
     dirty_chains: Vec<String>,
     sets: BTreeMap<String, SetState>,
@@ -109,16 +118,13 @@ impl TableState {
 
     /// Desires these chains and no others.
     pub(super) fn want_chains(&mut self, chains: BTreeMap<String, Chain>) {
-        // A base chain cannot become another one in its place.
-        let other_base = |(name, old): (&String, &Chain)| chains.get(name).is_some_and(|new| new.base != old.base);
-        self.rebuild |= self.chains.iter().any(other_base);
         self.chains = chains;
         self.compare_chains();
     }
 
     fn compare_chains(&mut self) {
         let differs = |(name, chain): (&String, &Chain)| {
-            let same = self.actual_chains.get(name).is_some_and(|actual| is_same(&chain.rules, actual));
+            let same = self.actual_chains.get(name).is_some_and(|actual| is_same(&chain.rules, &actual.rules));
             (!same).then(|| name.clone())
         };
         self.dirty_chains = self.chains.iter().filter_map(differs).collect();
@@ -140,13 +146,31 @@ impl TableState {
         self.other_sets = sets.into_keys().filter(|name| !is_anonymous(name)).collect();
         self.actual_chains.clear();
         for (name, chain) in chains {
-            self.rebuild |= self.chains.get(&name).is_some_and(|wanted| chain.strange || wanted.base != chain.base);
-            let rules = chain.rules.into_iter().map(|rule| (rule.comment, Some(rule.handle)));
+            let rules = chain.rules.into_iter().map(|rule| (rule.comment, Some(rule.handle))).collect();
             if !is_anonymous(&name) {
-                self.actual_chains.insert(name, rules.collect());
+                self.actual_chains.insert(name, ActualChain { base: chain.base, strange: chain.strange, rules });
             }
         }
         self.compare_chains();
+    }
+
+    fn actual_rules(&self, name: &str) -> &[Known] {
+        self.actual_chains.get(name).map(|chain| chain.rules.as_slice()).unwrap_or_default()
+    }
+
+    /// Whether a chain of ours hangs elsewhere: in its place it cannot become another.
+    fn is_misplaced(&self) -> bool {
+        let other = |(name, chain): (&String, &Chain)| {
+            self.actual_chains.get(name).is_some_and(|actual| actual.strange || actual.base != chain.base)
+        };
+        self.chains.iter().any(other)
+    }
+
+    /// Whether all rules that `chains` has in a chain are there, and it has some.
+    pub(super) fn holds(&self, name: &str, chains: &BTreeMap<String, Chain>) -> bool {
+        let actual = self.actual_rules(name);
+        let is_there = |rule: &Rule| actual.iter().any(|(comment, _)| *comment == rule.comment);
+        chains.get(name).is_some_and(|chain| chain.rules.iter().all(is_there))
     }
 
     /// Lets the next plan make the table anew, in one step.
@@ -158,7 +182,7 @@ impl TableState {
     /// nothing must.
     pub(super) fn plan(&self) -> Vec<Operation> {
         let mut plan = Vec::new();
-        if self.rebuild {
+        if self.rebuild || self.is_misplaced() {
             if self.exists {
                 plan.push(Operation::DeleteTable);
             }
@@ -216,8 +240,7 @@ impl TableState {
         plan.extend(extra.iter().map(|name| Operation::FlushChain((*name).clone())));
         for name in &self.dirty_chains {
             if let Some(chain) = self.chains.get(name) {
-                let actual = self.actual_chains.get(name).map(Vec::as_slice).unwrap_or_default();
-                plan_rules(name, &chain.rules, actual, plan);
+                plan_rules(name, &chain.rules, self.actual_rules(name), plan);
             }
         }
         plan.extend(self.other_sets.iter().cloned().map(Operation::DeleteSet));
@@ -253,7 +276,7 @@ impl TableState {
         let names: Vec<String> = if all { self.chains.keys().cloned().collect() } else { dirty };
         for name in names {
             let Some(chain) = self.chains.get(&name) else { continue };
-            let before = self.actual_chains.remove(&name).unwrap_or_default();
+            let before = self.actual_chains.remove(&name).unwrap_or_default().rules;
             let (head, tail) = common(&chain.rules, &before);
             let handle = |index: usize| match index {
                 _ if index < head => before.get(index),
@@ -265,8 +288,8 @@ impl TableState {
                 let handle = handle(index).and_then(|(_, handle)| *handle).filter(|_| !flushed);
                 (rule.comment.clone(), handle)
             });
-            let known = known.collect();
-            self.actual_chains.insert(name, known);
+            let rules = known.collect();
+            self.actual_chains.insert(name, ActualChain { base: chain.base, strange: false, rules });
         }
     }
 }

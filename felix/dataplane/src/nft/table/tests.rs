@@ -213,10 +213,15 @@ fn play(kernel: &mut Kernel, foul: &Foul) {
 proptest! {
     #[test]
     fn a_plan_makes_of_any_table_the_desired_one_and_then_nothing_is_to_be_done(
-        wishes in prop::collection::vec((wish(), prop::option::of(foul())), 1..5),
+        wishes in prop::collection::vec((wish(), prop::option::of(foul()), any::<bool>()), 1..5),
     ) {
         let (mut state, mut kernel) = (state(), Kernel::default());
-        for (wish, foul) in wishes {
+        for (wish, foul, forgets) in wishes {
+            if forgets {
+                // Another process, which reads before it knows what it wants.
+                state = self::state();
+                state.read(kernel.contents());
+            }
             want(&mut state, &wish);
             if let Some(foul) = foul {
                 play(&mut kernel, &foul);
