@@ -3,150 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bgp_plan::workloads::Chosen;
-use calico_api::{BGPConfiguration, BGPPeer, IPAMBlock, IPPool, Key, Kind, Node, Profile, WorkloadEndpoint};
+use calico_api::{Key, Kind, WorkloadEndpoint};
 use ipnet::IpNet;
 
 use crate::block::black_hole;
-use crate::cluster::{Cluster, Remote, Set, Tunnels, Vtep};
+use crate::changes::Change;
+use crate::cluster::Cluster;
 use crate::endpoint::{EndpointId, Interface, Local, Unusable, local};
+use crate::inputs::{Claim, Settings, Update};
 use crate::notice::Notice;
 use crate::peering::{DEFAULT, Peering};
-
-/// What the calculation must know beforehand.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// This node's name.
-    pub node: String,
-    /// With what the names of workloads' interfaces begin (`InterfacePrefix`).
-    pub prefixes: Vec<String>,
-    /// Who else routes to other nodes.
-    pub routing: Routing,
-    /// FelixConfiguration's `programClusterRoutes`: one half of who programs which routes to other nodes.
-    pub felix_programs: Option<String>,
-    /// What counts as a node beside the nodes (`ExternalNodesCIDRList`).
-    pub external_nodes: Vec<IpNet>,
-}
-
-/// Who routes to other nodes beside felix, by `CALICO_NETWORKING_BACKEND`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Routing {
-    /// `bird`: the BGP speaker. The two `programClusterRoutes` say who programs which class of routes.
-    #[default]
-    Bgp,
-    /// `vxlan`: nobody. All classes are felix's.
-    WithoutBgp,
-    /// `none`: another network. Felix programs no route to other nodes, and no tunnel.
-    Off,
-}
-
-/// What the datastore's watch says.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Update {
-    /// An endpoint was created or changed.
-    Endpoint(Box<WorkloadEndpoint>),
-    /// A block was created or changed.
-    Block(Box<IPAMBlock>),
-    /// A BGPPeer was created or changed.
-    Peer(Box<BGPPeer>),
-    /// A BGPConfiguration was created or changed.
-    Configuration(Box<BGPConfiguration>),
-    /// A node was created or changed, whichever.
-    Node(Box<Node>),
-    /// A pool was created or changed.
-    Pool(Box<IPPool>),
-    /// The addresses that this node's interfaces hold, with the lengths of their subnets: all that are there now. They are
-    /// asked where a Node's address has no length.
-    Subnets(Vec<IpNet>),
-    /// A profile was created or changed.
-    Profile(Box<Profile>),
-    /// All profiles that are in the store have been told; they are watched only while [`Calc::needs_profiles`].
-    ProfilesInSync,
-    /// Profiles are not watched any more.
-    ProfilesUnwatched,
-    /// Something is gone. Unknown keys are no error.
-    Deleted(Key),
-    /// Something changed to what cannot be read: its last good version stays in force.
-    Fault {
-        /// Its key, if that much could be read.
-        key: Option<Key>,
-        /// What is wrong.
-        reason: String,
-    },
-    /// Everything that was in the store at the start has been told.
-    InSync,
-}
-
-/// What the agent knows of an endpoint before the watch does.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Claim {
-    /// It was just attached.
-    Present(Box<WorkloadEndpoint>),
-    /// The container it was made for is gone.
-    Gone {
-        /// That container.
-        container: String,
-    },
-}
-
-/// How the desired state changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// What is wanted of an interface; `None`: it is no longer ours.
-    Interface {
-        /// Its name.
-        name: String,
-        /// What is wanted.
-        wanted: Option<Interface>,
-    },
-    /// Whether a network is black-holed.
-    BlackHole {
-        /// The network.
-        network: IpNet,
-        /// Whether it is.
-        wanted: bool,
-    },
-    /// What is to be done about a route to a destination that another node has. `None`: nobody is to have one; one of
-    /// ours goes.
-    Remote {
-        /// The destination: a block, or a single address.
-        destination: IpNet,
-        /// What is to be done.
-        wanted: Option<Remote>,
-    },
-    /// A far end of VXLAN. It is told before the routes that need it, and is gone after them.
-    Vtep {
-        /// The node.
-        node: String,
-        /// Whether of IPv6.
-        ipv6: bool,
-        /// What is wanted.
-        wanted: Option<Vtep>,
-    },
-    /// The tunnel devices that are wanted, all of them.
-    Tunnels(Tunnels),
-    /// Whether a network is in a set of packet rules.
-    Member {
-        /// Which.
-        set: Set,
-        /// The network.
-        member: IpNet,
-        /// Whether it is.
-        wanted: bool,
-    },
-    /// Something is not in force as it stands in the store; its last good version stays.
-    Ignored {
-        /// Which.
-        key: Option<Key>,
-        /// Why.
-        reason: Unusable,
-    },
-    /// The desired state is complete: from now on what is not in it may be removed. Once.
-    InSync,
-    /// Which workloads are BGP peers is known, too: from now on their addresses and files may be made and removed. Once.
-    PeersKnown,
-    /// Something that the operator should know.
-    Notice(Notice),
-}
 
 /// An endpoint in each of its versions.
 #[derive(Debug, Default)]
@@ -175,7 +41,8 @@ impl Known {
     }
 }
 
-/// The calculation's state: this node's endpoints and blocks, nobody else's, and what makes endpoints BGP peers.
+/// The calculation's state: this node's endpoints, nobody else's, what makes endpoints BGP peers, and what is to be known of
+/// other nodes.
 #[derive(Debug)]
 pub struct Calc {
     settings: Settings,

@@ -35,8 +35,9 @@ use self::nodes::Nodes;
 use self::pools::Pools;
 use self::told::Told;
 pub use self::wanted::{Ipip, Path, Remote, Set, Tunnels, Vtep, Vxlan, mac_of};
-use crate::calc::{Change, Routing, Settings};
+use crate::changes::Change;
 use crate::endpoint::Unusable;
+use crate::inputs::{Routing, Settings};
 use crate::notice::Notice;
 
 /// What is to be calculated again.

@@ -6,17 +6,25 @@
 //! Two parties say what an endpoint is: the datastore's watch, and the agent, which knows of its own
 //! ADDs and DELs before the watch does. The agent's word ([`Claim`]) holds until the watch confirms
 //! it; see [`Calc::claim`].
+//!
+//! How other nodes' pods are reached follows from nodes, blocks and pools (`cluster.rs`); whose a class of routes is and
+//! which subnet a node is in, the BGP speaker asks in the same place (`bgp_plan`). A route that is another's, or a way
+//! that is not ready at its other end, is [`Remote::Leave`]: nothing is taken away before the next owner has replaced it.
 
 mod block;
 mod calc;
+mod changes;
 mod cluster;
 mod endpoint;
+mod inputs;
 mod notice;
 mod peering;
 
 pub use calico_api::Key;
 
-pub use calc::{Calc, Change, Claim, Routing, Settings, Update};
+pub use calc::Calc;
+pub use changes::Change;
 pub use cluster::{Ipip, Path, Remote, Set, Tunnels, Vtep, Vxlan, mac_of};
 pub use endpoint::{EndpointId, Interface, Unusable};
+pub use inputs::{Claim, Routing, Settings, Update};
 pub use notice::Notice;

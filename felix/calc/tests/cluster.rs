@@ -254,7 +254,7 @@ fn a_gateway_beyond_the_link_is_named_once_and_again_when_it_comes_back() {
     world.take_all(cluster());
     world.take_all([block("10.244.4.0/26", "host:far", &[]), pool("p", "10.244.0.0/16", None, None), Update::InSync]);
     let expected = Notice::NotOnLink { node: "far".to_owned(), gateway: "10.0.9.3".parse().unwrap() };
-    assert_eq!(world.notices(), [expected.clone()]);
+    assert_eq!(world.notices(), std::slice::from_ref(&expected));
     assert!(expected.to_string().contains("node far has the address 10.0.9.3"));
     world.take(block("10.244.5.0/26", "host:far", &[]));
     assert_eq!(world.notices().len(), 1, "once, however many blocks it has");
@@ -294,7 +294,7 @@ fn what_cannot_be_keeps_its_last_good_version() {
     world.take(pool("p", "10.244.0.0/16", Some(ALWAYS), Some(ALWAYS)));
     world.check(&good);
     assert!(world.tunnels().vxlan.is_none());
-    let [notice @ Notice::BadPool { .. }] = &world.notices()[..] else { panic!("{:?}", world.notices()) };
+    let [notice @ Notice::BadPool { .. }] = world.notices() else { panic!("{:?}", world.notices()) };
     assert!(notice.to_string().contains("both in use"));
     world.take(node(Some("10.0.0.300/24"), "near").update());
     let [Unusable::Node { field: "bgp.ipv4Address", .. }] = &world.ignored[..] else { panic!("{:?}", world.ignored) };

@@ -1,5 +1,7 @@
 //! Thousands of nodes: what one change costs must not depend on how many there are.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "how long it takes is the question")]
+
 mod world;
 
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use super::Cluster;
 use super::blocks::Name;
 use super::told::Route;
 use super::wanted::{Path, Remote};
-use crate::calc::Routing;
+use crate::inputs::Routing;
 
 /// What follows from the present alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::told::Told;
 use super::wanted::{Ipip, Remote, Set, Tunnels, Vtep, Vxlan};
 use super::{Cluster, Touched};
-use crate::calc::{Change, Routing};
+use crate::changes::Change;
+use crate::inputs::Routing;
 use crate::notice::Notice;
 
 impl Told {
@@ -29,7 +30,6 @@ impl Cluster {
         let Touched { destinations, mut nodes, members, mut notices } = touched;
         // At the start these are tens of thousands, and as changes they are large.
         let mut routes: Vec<(IpNet, Option<Remote>)> = Vec::new();
-        let beyond = self.told.beyond_count();
         for destination in destinations {
             let route = self.route(&destination);
             let before = self.told.routes.get(&destination);
@@ -40,14 +40,12 @@ impl Cluster {
             nodes.extend(before.iter().copied().chain(&route).map(|route| route.holder.clone()));
             let wanted = route.as_ref().map(|route| route.remote);
             let told = before.map(|before| before.remote) != wanted;
-            let moved = before.map(|before| before.beyond) != route.as_ref().map(|route| route.beyond);
-            notices |= moved;
+            notices |= before.and_then(|before| before.beyond) != route.as_ref().and_then(|route| route.beyond);
             self.told.set_route(destination, route);
             if told {
                 routes.push((destination, wanted));
             }
         }
-        notices |= beyond != self.told.beyond_count();
 
         let mut changes = Vec::new();
         let tunnels = self.tunnels();

@@ -82,11 +82,6 @@ impl Told {
     pub(super) fn beyond(&self) -> impl Iterator<Item = &(Name, IpAddr)> {
         self.beyond.keys()
     }
-
-    /// How many those are.
-    pub(super) fn beyond_count(&self) -> usize {
-        self.beyond.len()
-    }
 }
 
 fn change<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K, more: bool) {
