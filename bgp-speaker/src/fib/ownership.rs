@@ -1,5 +1,6 @@
 //! Whose are which prefixes?
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -17,7 +18,7 @@ const NORMAL_METRIC: u32 = 1024;
 /// Who owns which prefixes, and what else the resources say of routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ownership {
-    /// All pools.
+    /// All pools, by name.
     pub pools: Vec<Pool>,
     /// This node's blocks.
     pub blocks: BTreeSet<IpNet>,
@@ -74,10 +75,10 @@ impl Ownership {
         PRIORITY_BASE - if prefix.addr().is_ipv4() { self.normal_v4 } else { self.normal_v6 }
     }
 
-    /// The pool that a prefix is in, the smallest.
+    /// The pool that a prefix is in, the smallest; of equal ones the first by name, as for felix.
     pub(super) fn pool(&self, prefix: &IpNet) -> Option<&Pool> {
         let pools = self.pools.iter().filter(|pool| pool.cidr.contains(prefix));
-        pools.max_by_key(|pool| pool.cidr.prefix_len())
+        pools.min_by_key(|pool| Reverse(pool.cidr.prefix_len()))
     }
 
     /// Whether a prefix is inside one of this node's blocks.

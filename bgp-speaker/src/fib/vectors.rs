@@ -324,6 +324,11 @@ fn r5_vxlan_is_felixs_and_ipip_is_whose_the_class_is() {
     for prefix in ["10.244.128.0/26", "10.245.0.0/26", "10.246.0.0/26"] {
         fib.check(prefix, &["10.0.0.2"], None, elsewhere(Elsewhere::Encapsulated));
     }
+    // Of two pools with one range the first counts, as for felix.
+    let twin = pool("10.245.0.0/16", Encap::None);
+    let pools = ownership().pools.into_iter().chain([twin]).collect();
+    fib.set_ownership(Ownership { pools, ipip: false, ..ownership() });
+    fib.check("10.245.0.0/26", &["10.0.0.2"], None, elsewhere(Elsewhere::Encapsulated));
 }
 
 #[test]
