@@ -7,7 +7,7 @@ use bgp_plan::inputs::Encap;
 use ipnet::IpNet;
 
 use super::resolve::Walk;
-use super::{Fib, Hop, MAX_PATHS, Unreachable};
+use super::{Fib, Foreign, Hop, MAX_PATHS, Unreachable};
 
 /// A prefix's best paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,7 +121,8 @@ impl Fib {
         if !learned.next_hops.is_empty() && learned.next_hops.iter().all(|hop| ownership.wireguard.contains(hop)) {
             return Some(Elsewhere::WireGuard);
         }
-        match ownership.pool(prefix).map(|pool| pool.encap) {
+        let pool = ownership.pool(prefix);
+        match pool.map(|pool| pool.encap) {
             Some(Encap::Vxlan { .. }) => return Some(Elsewhere::Encapsulated),
             Some(Encap::Ipip { .. }) if !ownership.ipip => return Some(Elsewhere::Encapsulated),
             Some(Encap::None) if !ownership.plain => return Some(Elsewhere::Felix),
@@ -129,7 +130,9 @@ impl Fib {
         }
         let metric = ownership.metric(prefix, learned.local_pref);
         let inside = ownership.is_inside_own(prefix);
-        let others = self.image.exact(prefix).iter().filter(|route| !self.image.is_to_other_node(route));
+        // In a pool that we route, felix leaves its routes to us. Of a pool that we do not know yet it may know more.
+        let left_to_us = |route: &&Foreign| pool.is_some() && self.image.is_to_other_node(route);
+        let others = self.image.exact(prefix).iter().filter(|route| !left_to_us(route));
         let taken = others.into_iter().any(|route| {
             // A pod of ours beats what a peer says of its address, unless that is elevated: the pod has moved there.
             let workload = (inside || self.image.is_workload(route)) && route.metric <= metric;

@@ -407,6 +407,9 @@ fn what_felix_left_to_us_is_replaced_and_its_routes_to_workloads_and_black_holes
     // An address of our own block that another node has borrowed.
     let lent = fib().with("10.244.0.9/32", foreign(1024, FELIX, &[via("10.0.0.7", TUNL0).onlink()]));
     lent.check("10.244.0.9/32", &["10.0.0.2"], None, install(&["10.0.0.2"], 1024));
+    // Felix may know of a pool before us.
+    let unknown = fib().with("10.50.5.0/26", foreign(1024, FELIX, &[via("10.244.9.9", VXLAN).onlink()]));
+    unknown.check("10.50.5.0/26", &["10.0.0.2"], None, elsewhere(Elsewhere::Taken));
     let hole = fib().with("10.244.5.0/26", foreign(1024, FELIX, &[]));
     hole.check("10.244.5.0/26", &["10.0.0.2"], None, elsewhere(Elsewhere::Taken));
     // Once ours stands in its place it is forgotten; one beside it is not.
