@@ -126,8 +126,15 @@ impl Tunnels {
 
     /// Whether there is nothing to do at this time.
     pub(crate) fn in_sync(&self, now: Option<Instant>) -> bool {
-        let late = || self.next_deadline().zip(now).is_some_and(|(deadline, now)| deadline <= now);
-        !self.due && self.vteps.in_sync(self.vxlan.index()) && self.vteps_v6.in_sync(self.vxlan_v6.index()) && !late()
+        let written = |device: &Device<felix_calc::Vxlan>| device.index().filter(|_| device.wanted.is_some());
+        !self.due
+            && self.vteps.in_sync(written(&self.vxlan))
+            && self.vteps_v6.in_sync(written(&self.vxlan_v6))
+            && !self.is_late(now)
+    }
+
+    fn is_late(&self, now: Option<Instant>) -> bool {
+        self.next_deadline().zip(now).is_some_and(|(deadline, now)| deadline <= now)
     }
 
     /// When there will be something to do if nothing else happens.
@@ -177,7 +184,7 @@ impl Tunnels {
 
     /// Makes the devices, with their addresses, what they must be.
     pub(crate) fn make(&mut self, context: &mut Context<'_>) {
-        if !self.due && !self.next_deadline().zip(context.now).is_some_and(|(deadline, now)| deadline <= now) {
+        if !(self.due || self.is_late(context.now)) {
             return;
         }
         let before = context.applied.failures.len();
@@ -189,13 +196,14 @@ impl Tunnels {
         self.due = context.applied.failures.len() > before;
     }
 
-    /// Writes the entries of far ends on the devices that are there.
+    /// Writes the entries of far ends on the devices that are there. Those of a device that only lingers stay as they are: the
+    /// routes that need them may be left for bgp-speaker to replace, and go with the device at the latest.
     ///
     /// # Errors
     /// If the kernel's entries cannot be listed.
     pub(crate) fn write_vteps(&mut self, socket: &mut Socket, applied: &mut Applied) -> Result<(), Error> {
         for (device, vteps) in [(&self.vxlan, &mut self.vteps), (&self.vxlan_v6, &mut self.vteps_v6)] {
-            if let Some(index) = device.index() {
+            if let Some(index) = device.index().filter(|_| device.wanted.is_some()) {
                 vteps.write(socket, index, device.name, applied)?;
             }
         }
@@ -205,7 +213,7 @@ impl Tunnels {
     /// Removes what nobody wants any more, after the routes that needed it: entries, then devices that lingered long enough.
     pub(crate) fn retire(&mut self, context: &mut Context<'_>) {
         for (device, vteps) in [(&self.vxlan, &mut self.vteps), (&self.vxlan_v6, &mut self.vteps_v6)] {
-            if device.index().is_some() {
+            if device.index().is_some() && device.wanted.is_some() {
                 vteps.sweep(context.socket, device.name, context.applied);
             }
         }
