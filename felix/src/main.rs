@@ -211,7 +211,10 @@ fn configuration(arguments: &Arguments) -> anyhow::Result<Settings> {
 }
 
 /// The packet rules; without them everything else goes on.
-fn packet_rules(config: &Config, findings: &Findings) -> Option<Rules> {
+///
+/// # Errors
+/// What the operator should know.
+fn packet_rules(config: &Config) -> Result<Rules, Finding> {
     let opened = PacketRules::open(nft::Settings {
         nat_outgoing_address: config.nat.address,
         nat_port_range: config.nat.ports,
@@ -223,13 +226,10 @@ fn packet_rules(config: &Config, findings: &Findings) -> Option<Rules> {
     let rules = opened.map_err(|error| error.to_string()).and_then(|rules| {
         Rules::new(rules).map_err(|error| format!("their notifications cannot be waited for: {error}"))
     });
-    rules
-        .map_err(|reason| {
-            let text =
-                format!("packet rules are not programmed, pools' natOutgoing does nothing: {reason}; restart Felix");
-            findings.tell(Source::Configuration, vec![Finding { object: "nftables".to_owned(), text }]);
-        })
-        .ok()
+    rules.map_err(|reason| {
+        let text = format!("packet rules are not programmed, pools' natOutgoing does nothing: {reason}; restart Felix");
+        Finding { object: "nftables".to_owned(), text }
+    })
 }
 
 /// Starts the tasks and serves until a signal, until another configuration needs a restart, or until a task ends.
@@ -286,7 +286,11 @@ async fn serve(
         dataplane: health.reporter("InternalDataplaneMainLoop", silence("InternalDataplaneMainLoop", 90)),
     };
     let files = StatusFiles::new(config.endpoint_status.as_deref());
-    let rules = packet_rules(&config, &findings);
+    let rules = packet_rules(&config);
+    let problem = |text: &String| Finding { object: "configuration".to_owned(), text: text.clone() };
+    let configured = config.problems.iter().map(problem).chain(rules.as_ref().err().cloned());
+    findings.tell(Source::Configuration, configured.collect());
+    let rules = rules.ok();
     let surroundings = Surroundings { state: state.clone(), devices, findings: findings.clone() };
     let kernel = Kernel::new(calc, dataplane, rules, surroundings, metrics.clone(), reporters, files)
         .context("the kernel's notifications cannot be waited for")?;
