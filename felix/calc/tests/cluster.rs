@@ -162,6 +162,15 @@ fn a_node_is_sent_to_as_before_until_it_says_that_it_is_ready_for_the_new_way() 
     world.take(node(Some("10.0.0.2/24"), "near").ready("10.244.2").update());
     world.check(&[near, far]);
     assert!(world.vteps().is_empty() && world.tunnels().vxlan.is_none());
+    // Who is sent to as before is so at the address that it has now.
+    world.take(pool("p", "10.244.0.0/16", None, Some(ALWAYS)));
+    world.take(node(Some("10.0.0.2/24"), "near").vxlan("10.244.2.9").update());
+    world.take(pool("p", "10.244.0.0/16", Some(ALWAYS), None));
+    world.take(node(Some("10.0.0.22/24"), "near").vxlan("10.244.2.10").update());
+    world.check(&["10.244.2.0/26 vxlan 10.244.2.10", far]);
+    assert_eq!(world.vteps(), ["near 10.244.2.10 at 10.0.0.22"]);
+    world.take(node(Some("10.0.0.2/24"), "near").ready("10.244.2").update());
+    world.check(&[near, far]);
     // A new one that is not ready is left alone, and so is one without an address; the one before keeps its path.
     world.take_all([node(Some("10.0.0.4/24"), "new").update(), block("10.244.4.0/26", "host:new", &[])]);
     world.take_all([node(None, "bare").ready("10.244.6").update(), block("10.244.6.0/26", "host:bare", &[])]);

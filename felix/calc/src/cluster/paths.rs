@@ -50,9 +50,25 @@ impl Cluster {
             Way::Beyond(gateway) => told(Remote::Leave, Some(gateway)),
             Way::Awaited => {
                 let before = self.told.routes.get(destination).filter(|before| before.holder == *holder);
-                told(before.map_or(Remote::Leave, |before| before.remote), None)
+                told(before.map_or(Remote::Leave, |before| self.refreshed(before.remote, destination, holder)), None)
             }
         }
+    }
+
+    /// The way that a node is still sent to, with the addresses that it has now, if they are known.
+    fn refreshed(&self, remote: Remote, destination: &IpNet, holder: &Name) -> Remote {
+        let ipv6 = destination.addr().is_ipv6();
+        let now = match remote {
+            Remote::Leave => return remote,
+            Remote::By(Path::Ipip { .. }) => self.by_ipip(holder),
+            Remote::By(Path::Vxlan { .. } | Path::VxlanLink) => self.by_vxlan(destination, holder),
+            Remote::By(Path::Plain { .. }) => {
+                let near = |host: &IpAddr| self.subnet(ipv6).is_some_and(|subnet| subnet.contains(host));
+                let host = self.nodes.host(holder, ipv6).filter(near);
+                host.map_or(Way::Awaited, |gateway| Way::By(Path::Plain { gateway }))
+            }
+        };
+        if let Way::By(path) = now { Remote::By(path) } else { remote }
     }
 
     fn way(&self, destination: &IpNet, holder: &Name) -> Way {
