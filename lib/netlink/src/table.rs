@@ -248,13 +248,17 @@ impl RouteTable {
     }
 
     /// Sends changes; those that succeeded count as seen, those that failed are returned.
+    ///
+    /// Routes of one next hop go together: the kernel looks for one that it knows among all through the same interface, one by
+    /// one and the youngest first. With thousands of gateways that is all the time it takes.
     fn write(
         &mut self,
         socket: &mut Socket,
         verb: &str,
-        routes: Vec<Route>,
+        mut routes: Vec<Route>,
         request: impl Fn(&Route) -> crate::message::Request,
     ) -> Vec<(Route, Error)> {
+        routes.sort_by(|one, other| one.next_hops.cmp(&other.next_hops));
         let mut failures = socket.change_routes(verb, &routes, request).into_iter().peekable();
         let mut failed = Vec::new();
         for (index, route) in routes.into_iter().enumerate() {

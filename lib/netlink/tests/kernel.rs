@@ -1,12 +1,13 @@
 //! What the kernel makes of our requests, in network namespaces of our own.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use calico_netlink::{
-    Address, Batch, Event, LinkChange, Mac, Monitor, Neighbour, NextHop, Route, RouteFilter, RouteKey, RouteKind,
-    RouteTable, Socket, Veth, namespace,
+    Address, Batch, Event, Forwarding, LinkChange, Mac, Monitor, Neighbour, NextHop, Route, RouteFilter, RouteKey,
+    RouteKind, RouteTable, Socket, Veth, Vxlan, namespace,
 };
 
 const OURS: u8 = 80;
@@ -518,5 +519,99 @@ fn a_list_is_whole_while_others_change_what_it_lists() {
             done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert!(socket.addresses().is_ok());
+    });
+}
+
+#[test]
+fn a_vxlan_interface_its_far_ends_and_a_routes_mtu_are_read_back_as_they_were_written() {
+    with_links(|socket, east| {
+        let local = Some("192.0.2.1".parse().unwrap());
+        let vxlan = Vxlan { vni: 4096, port: 4789, local, parent: Some(east), ..Vxlan::default() };
+        let mac: Mac = "66:f9:37:c3:7e:94".parse().unwrap();
+        socket.add_vxlan("tunnel", &vxlan, 1450, mac).unwrap();
+        assert!(socket.add_vxlan("second", &vxlan, 1450, mac).unwrap_err().is_exists());
+        let found = socket.link("tunnel").unwrap().unwrap();
+        assert_eq!((found.vxlan, found.mtu, found.mac, found.up), (Some(vxlan), 1450, Some(mac), false));
+        assert_eq!(socket.link("east").unwrap().unwrap().vxlan, None);
+        let index = found.index;
+        let change = LinkChange { up: Some(true), alias: Some("ours"), ..LinkChange::default() };
+        socket.change_link(index, &change).unwrap();
+        assert_eq!(socket.link("tunnel").unwrap().unwrap().alias.as_deref(), Some("ours"));
+        socket.change_link(index, &LinkChange { alias: Some(""), ..LinkChange::default() }).unwrap();
+        assert_eq!(socket.link("tunnel").unwrap().unwrap().alias, None);
+
+        // Only the neighbours of the tunnel are told of.
+        let mut monitor = Monitor::open().unwrap();
+        monitor.watch_neighbours(&[index]).unwrap();
+        let far: IpAddr = "192.0.2.9".parse().unwrap();
+        let entry = Forwarding::permanent(index, mac, "192.0.2.8".parse().unwrap());
+        let moved = Forwarding { destination: far, ..entry.clone() };
+        let neighbour = Neighbour::permanent(index, "10.65.0.1".parse().unwrap(), mac);
+        let elsewhere = Neighbour::permanent(east, far, mac);
+        let mut batch = Batch::new();
+        batch.replace_neighbour(&elsewhere);
+        batch.replace_forwarding(&entry);
+        batch.replace_forwarding(&moved);
+        batch.replace_neighbour(&neighbour);
+        assert!(socket.execute_all(batch).is_empty());
+        let told = wait_for(&mut monitor, |event| *event == Event::Neighbour(neighbour.clone()));
+        let expected =
+            [Event::Forwarding(entry), Event::Forwarding(moved.clone()), Event::Neighbour(neighbour.clone())];
+        assert_eq!(told, expected);
+        assert_eq!(socket.forwarding(index).unwrap(), [moved.clone()]);
+        let permanent = |found: &Neighbour| found.state & 0x80 != 0;
+        let on = socket.neighbours_on(index).unwrap();
+        assert_eq!(on.into_iter().filter(permanent).collect::<Vec<_>>(), [neighbour.clone()]);
+        let mut batch = Batch::new();
+        batch.delete_forwarding(&moved);
+        batch.delete_forwarding(&moved);
+        batch.delete_neighbour(&neighbour);
+        let failures = socket.execute_all(batch);
+        assert!(matches!(failures.as_slice(), [(1, error)] if error.is_not_found()), "{failures:?}");
+        assert_eq!(socket.forwarding(index).unwrap(), []);
+
+        for (destination, gateway) in [("10.65.0.0/26", "10.65.0.1"), ("fd65::/122", "fd65::1")] {
+            let hop = NextHop::via(gateway.parse().unwrap()).on(index).onlink();
+            let route = Route::unicast(destination.parse().unwrap(), [hop], OURS).with_metric(1024).with_mtu(1450);
+            let mut table = table();
+            table.want(route.clone());
+            table.resync(socket).unwrap();
+            assert!(table.apply(socket).is_empty());
+            assert!(ours(socket).contains(&route));
+            table.want(Route { mtu: Some(1400), ..route.clone() });
+            assert!(!table.in_sync() && table.apply(socket).is_empty());
+            table.resync(socket).unwrap();
+            assert!(table.in_sync() && ours(socket).contains(&Route { mtu: Some(1400), ..route }));
+        }
+    });
+}
+
+#[test]
+fn a_route_that_is_left_stays_and_a_place_that_is_claimed_is_taken_from_whoever_holds_it() {
+    with_links(|socket, _| {
+        let [left, foreign] = ["10.65.1.0/26", "10.65.2.0/26"].map(|to| via(to, &["192.0.2.2"]).with_metric(7));
+        socket.add_route(&left).unwrap();
+        socket.add_route(&Route { protocol: 12, ..foreign.clone() }).unwrap();
+        let mut table = RouteTable::new(|route| route.protocol == OURS).claiming_places();
+        table.set_sweep(true);
+        table.leave(left.destination);
+        table.resync(socket).unwrap();
+        assert!(table.in_sync() && table.apply(socket).is_empty());
+        assert_eq!(ours(socket).len(), 1);
+        table.want(foreign.clone());
+        assert!(table.apply(socket).is_empty());
+        assert_eq!(ours(socket).len(), 2);
+        // Somebody took it back: while it is wanted that is put right, and when it is not, it is theirs.
+        let theirs = Route { protocol: 12, ..foreign.clone() };
+        socket.replace_route(&theirs).unwrap();
+        table.notice(&Event::Route(theirs.normalized()));
+        assert!(!table.in_sync());
+        table.unwant(&foreign.key());
+        assert!(table.in_sync() && table.apply(socket).is_empty());
+        let all = socket.routes(&RouteFilter { protocol: Some(12), ..RouteFilter::default() }).unwrap();
+        assert_eq!(all.len(), 1);
+        table.cease_to_leave(&left.destination);
+        assert!(!table.in_sync() && table.apply(socket).is_empty());
+        assert_eq!(ours(socket), []);
     });
 }
