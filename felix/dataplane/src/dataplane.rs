@@ -5,7 +5,9 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use calico_netlink::{Address, Error, Event, Link, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN};
+use calico_netlink::{
+    Address, Error, Event, Link, Monitor, Route, RouteFilter, RouteKey, RouteTable, Socket, TABLE_MAIN,
+};
 use felix_calc::{Change, Interface, Set};
 use ipnet::IpNet;
 
@@ -67,7 +69,8 @@ impl Dataplane {
         let ownership = Ownership::default();
         let predicate = ownership.clone();
         let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
-        let table = RouteTable::new(move |route: &Route| predicate.is_ours(route)).with_filter(filter).claiming_places();
+        let table =
+            RouteTable::new(move |route: &Route| predicate.is_ours(route)).with_filter(filter).claiming_places();
         let mut dataplane = Self {
             settings,
             // The monitor first: what changes while we look is told.

@@ -58,7 +58,8 @@ impl Ownership {
     /// - BGP's on a node that does not speak it, to destinations in our pools.
     pub(crate) fn is_ours(&self, route: &Route) -> bool {
         let on = |links: &BTreeSet<u32>| {
-            !links.is_empty() && route.next_hops.iter().any(|hop| hop.interface.is_some_and(|link| links.contains(&link)))
+            !links.is_empty()
+                && route.next_hops.iter().any(|hop| hop.interface.is_some_and(|link| links.contains(&link)))
         };
         route.table == TABLE_MAIN
             && (route.protocol == PROTOCOL

@@ -83,9 +83,9 @@ impl Remotes {
         let place = |destination: IpNet| match self.wanted.get(&destination) {
             None => Place::Empty,
             // A path that cannot be provided yet is not ready: the old one stays.
-            Some(Remote::By(path)) => self.ways.route(destination, *path, settings).map_or(Place::Leave, |route| {
-                Place::Want(Box::new(route))
-            }),
+            Some(Remote::By(path)) => {
+                self.ways.route(destination, *path, settings).map_or(Place::Leave, |route| Place::Want(Box::new(route)))
+            }
             Some(Remote::Leave) => Place::Leave,
         };
         let dirty = std::mem::take(&mut self.dirty).into_iter();
@@ -116,7 +116,8 @@ impl Ways {
 
     fn towards(&self, gateway: IpAddr) -> Option<u32> {
         let subnet = self.plain.iter().find(|(network, _)| network.contains(&gateway));
-        let own = || self.own.iter().find(|(address, _)| address.is_ipv4() == gateway.is_ipv4()).map(|(_, index)| *index);
+        let own =
+            || self.own.iter().find(|(address, _)| address.is_ipv4() == gateway.is_ipv4()).map(|(_, index)| *index);
         subnet.map(|(_, index)| *index).or_else(own)
     }
 }

@@ -14,19 +14,20 @@ fn via_ipip(node: &Node) -> Option<Remote> {
     Some(Remote::By(Path::Ipip { gateway: node.local }))
 }
 
-/// Two nodes in two subnets.
-fn two() -> [Node; 2] {
+/// Two nodes, the second on this segment.
+fn two(second: Segment) -> [Node; 2] {
     let net = Net::new();
     let [mut one, mut two] =
-        [(1, Segment::A), (2, Segment::B)].map(|(number, segment)| net.node(number, segment, Settings::default()));
-    one.want([one.only_ipip(), remote(2, false, via_ipip(&two)), Change::InSync].into_iter().collect::<Vec<_>>());
-    two.want([two.only_ipip(), remote(1, false, via_ipip(&one)), Change::InSync].into_iter().collect::<Vec<_>>());
+        [(1, Segment::A), (2, second)].map(|(number, segment)| net.node(number, segment, Settings::default()));
+    let (own, other) = (one.only_ipip(), two.only_ipip());
+    one.want([own, remote(2, false, via_ipip(&two)), Change::InSync]);
+    two.want([other, remote(1, false, via_ipip(&one)), Change::InSync]);
     [one, two]
 }
 
 #[test]
 fn pods_reach_each_other_through_ipip_with_the_largest_packet_that_fits_and_a_restart_writes_nothing() {
-    let [mut one, two] = two();
+    let [mut one, two] = two(Segment::B);
     one.passes_exactly(2, false, 1480);
     assert_eq!(one.way_to(2, false), Some(("tunl0".to_owned(), 80, Some(1480))));
     assert_eq!(one.dataplane.tunnel_state(), TunnelState { ipip: true, ..TunnelState::default() });
@@ -45,7 +46,7 @@ fn pods_reach_each_other_through_ipip_with_the_largest_packet_that_fits_and_a_re
 
 #[test]
 fn what_others_do_to_the_tunnel_is_undone_within_a_second() {
-    let [mut one, _] = two();
+    let [mut one, _two] = two(Segment::B);
     let sorted = |report: &str| {
         let mut lines: Vec<String> = report.lines().map(str::to_owned).collect();
         lines.sort_unstable();
@@ -72,8 +73,9 @@ fn what_others_do_to_the_tunnel_is_undone_within_a_second() {
 
 #[test]
 fn no_packet_is_lost_between_ipip_and_vxlan_when_decapsulation_comes_before_routes() {
-    let [mut one, mut two] = two();
-    let all = [&one, &two].map(|node| (node.vtep(false), Change::Tunnels(Tunnels { vxlan_v6: None, ..node.tunnels() })));
+    let [mut one, mut two] = two(Segment::B);
+    let all =
+        [&one, &two].map(|node| (node.vtep(false), Change::Tunnels(Tunnels { vxlan_v6: None, ..node.tunnels() })));
     let [(vtep_one, both_one), (vtep_two, both_two)] = all;
     assert!(one.reaches(2, false));
     let flood = one.flood(2, false);
@@ -102,11 +104,11 @@ fn no_packet_is_lost_between_ipip_and_vxlan_when_decapsulation_comes_before_rout
 
 #[test]
 fn a_tunnel_that_no_pool_wants_lingers_and_is_then_switched_off_though_the_process_be_another() {
-    let [mut one, two] = two();
+    let [mut one, two] = two(Segment::A);
     let start = Instant::now();
     one.restart();
     one.dataplane.at(start);
-    let plain = Some(Remote::By(Path::Plain { gateway: "192.0.2.1".parse().unwrap() }));
+    let plain = Some(Remote::By(Path::Plain { gateway: two.local.into() }));
     one.want([Change::Tunnels(Tunnels::default()), remote(2, false, plain), Change::InSync]);
     assert!(two.reaches(1, false) && one.dataplane.tunnel_state().ipip);
     assert_eq!(one.dataplane.next_deadline(), Some(start + LINGER));

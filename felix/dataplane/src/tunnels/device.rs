@@ -128,7 +128,9 @@ impl<W: Clone> Device<W> {
     /// The MTU that it is to have: `configured`, or if that is 0 what the parent leaves.
     pub(super) fn mtu(&mut self, configured: u32, parent: Option<(&str, u32)>, overhead: u32, ipv6: bool) -> u32 {
         let least = if ipv6 { LEAST_IPV6 } else { LEAST_IPV4 };
-        let Some((parent, mtu)) = parent else { return if configured == 0 { least.max(1500 - overhead) } else { configured } };
+        let Some((parent, mtu)) = parent else {
+            return if configured == 0 { least.max(1500 - overhead) } else { configured };
+        };
         let most = mtu.saturating_sub(overhead);
         if most < least {
             let text = format!(
@@ -150,7 +152,12 @@ impl<W: Clone> Device<W> {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn set(&mut self, context: &mut Context<'_>, link: &Link, change: &LinkChange<'_>) -> Result<Link, Error> {
+    pub(super) fn set(
+        &mut self,
+        context: &mut Context<'_>,
+        link: &Link,
+        change: &LinkChange<'_>,
+    ) -> Result<Link, Error> {
         // Asymmetric paths are the rule while nodes change their ways one after the other.
         let rp_filter = ["net", "ipv4", "conf", self.name, "rp_filter"];
         if sysctl::read(&rp_filter).is_ok_and(|value| value != "2")

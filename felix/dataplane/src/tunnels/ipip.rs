@@ -104,8 +104,8 @@ fn create(device: &mut Device<Ipip>, context: &mut Context<'_>) -> Option<Link> 
     match link {
         Ok(link) => {
             if let Some(link) = &link {
-    context.underlay.put_link(link);
-}
+                context.underlay.put_link(link);
+            }
             link
         }
         Err(error) => {

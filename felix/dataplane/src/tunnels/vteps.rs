@@ -89,7 +89,13 @@ impl Vteps {
     ///
     /// # Errors
     /// If the kernel's entries cannot be listed.
-    pub(crate) fn write(&mut self, socket: &mut Socket, index: u32, name: &str, applied: &mut Applied) -> Result<(), Error> {
+    pub(crate) fn write(
+        &mut self,
+        socket: &mut Socket,
+        index: u32,
+        name: &str,
+        applied: &mut Applied,
+    ) -> Result<(), Error> {
         if self.index != Some(index) || self.stale {
             self.list(socket, index)?;
         }
@@ -186,12 +192,7 @@ fn permanent(neighbour: &Neighbour) -> Option<(IpAddr, Mac)> {
 }
 
 /// Makes the changes; returns the places of those that failed. What was to be removed and is not there is no failure.
-fn execute(
-    socket: &mut Socket,
-    batch: Batch,
-    name: &str,
-    applied: &mut Applied,
-) -> std::collections::BTreeSet<usize> {
+fn execute(socket: &mut Socket, batch: Batch, name: &str, applied: &mut Applied) -> std::collections::BTreeSet<usize> {
     let failures = socket.execute_all(batch).into_iter().filter(|(_, error)| !error.is_not_found());
     let mut failed = std::collections::BTreeSet::new();
     for (place, error) in failures {

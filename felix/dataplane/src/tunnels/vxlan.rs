@@ -139,8 +139,8 @@ fn create(
     let Err(error) = context.socket.add_vxlan(device.name, desired, mtu, mac) else {
         let link = context.socket.link(device.name)?;
         if let Some(link) = &link {
-    context.underlay.put_link(link);
-}
+            context.underlay.put_link(link);
+        }
         return Ok(link);
     };
     let local = desired.local.is_some_and(|local| local.is_ipv4());
@@ -178,7 +178,8 @@ fn checksums(device: &mut Device<Wanted>, context: &mut Context<'_>) {
         None => false,
     };
     let is = context.socket.checksum_offload(device.name);
-    let result = is.and_then(|is| if is == wanted { Ok(()) } else { context.socket.set_checksum_offload(device.name, wanted) });
+    let result =
+        is.and_then(|is| if is == wanted { Ok(()) } else { context.socket.set_checksum_offload(device.name, wanted) });
     if let Err(error) = result {
         let text = format!("checksums of what it sends may be wrong, its offload cannot be set: {error}");
         device.findings.push(Finding::interface(device.name, text));

@@ -54,7 +54,8 @@ impl Net {
         namespace::enter(router.as_fd()).unwrap();
         sysctl::write(&["net", "ipv4", "ip_forward"], "1").unwrap();
         sysctl::write(&["net", "ipv6", "conf", "all", "forwarding"], "1").unwrap();
-        for (bridge, v4, v6) in [("seg-a", "192.0.2.1/25", "fd00:a::1/64"), ("seg-b", "192.0.2.129/25", "fd00:b::1/64")] {
+        for (bridge, v4, v6) in [("seg-a", "192.0.2.1/25", "fd00:a::1/64"), ("seg-b", "192.0.2.129/25", "fd00:b::1/64")]
+        {
             run(&format!("ip link add {bridge} type bridge"));
             run(&format!("ip link set {bridge} up"));
             run(&format!("ip address add {v4} dev {bridge}"));
@@ -303,7 +304,8 @@ impl Flood {
     pub(crate) fn end(self) -> (u32, u32) {
         let output = self.0.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let summary = text.lines().find(|line| line.contains("packets transmitted")).unwrap_or_else(|| panic!("{text}"));
+        let summary =
+            text.lines().find(|line| line.contains("packets transmitted")).unwrap_or_else(|| panic!("{text}"));
         let numbers: Vec<u32> = summary.split(' ').filter_map(|word| word.parse().ok()).collect();
         (numbers[0], numbers[1])
     }
