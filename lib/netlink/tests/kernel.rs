@@ -558,10 +558,10 @@ fn a_vxlan_interface_its_far_ends_and_a_routes_mtu_are_read_back_as_they_were_wr
         let expected =
             [Event::Forwarding(entry), Event::Forwarding(moved.clone()), Event::Neighbour(neighbour.clone())];
         assert_eq!(told, expected);
-        assert_eq!(socket.forwarding(index).unwrap(), [moved.clone()]);
+        assert_eq!(socket.forwarding(index).unwrap(), std::slice::from_ref(&moved));
         let permanent = |found: &Neighbour| found.state & 0x80 != 0;
         let on = socket.neighbours_on(index).unwrap();
-        assert_eq!(on.into_iter().filter(permanent).collect::<Vec<_>>(), [neighbour.clone()]);
+        assert_eq!(on.into_iter().filter(permanent).collect::<Vec<_>>(), std::slice::from_ref(&neighbour));
         let mut batch = Batch::new();
         batch.delete_forwarding(&moved);
         batch.delete_forwarding(&moved);
