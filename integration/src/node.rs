@@ -169,8 +169,16 @@ impl<'net> Node<'net> {
     /// # Errors
     /// If it ends, or is not ready in time.
     pub fn ready(&self, program: &str, port: u16) -> Result<()> {
+        self.ready_within(program, port, PATIENCE)
+    }
+
+    /// The same, with another patience.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub fn ready_within(&self, program: &str, port: u16, patience: Duration) -> Result<()> {
         let network = self.holder.network()?;
-        wait::becomes(PATIENCE, &format!("{program} on {} is ready", self.name), || {
+        wait::becomes(patience, &format!("{program} on {} is ready", self.name), || {
             self.daemon(program, |process| process.check())?;
             let answer = calico_sys::namespace::inside(&network, || crate::http::get(port, "/readiness"))?;
             answer.map(|(status, _)| status == 200)

@@ -45,7 +45,7 @@ enum Task {
     Check,
     /// Measure against peers in the same run. Without a name, every bench.
     Bench {
-        /// `cni`, `idle` or `functions`.
+        /// `cni`, `idle`, `dataplane`, `felix-scale` or `functions`.
         name: Option<String>,
         /// What the bench is told.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -1,10 +1,11 @@
-//! `cargo xtask bench cni` and `cargo xtask bench idle`.
+//! `cargo xtask bench cni`, `idle`, `dataplane` and `felix-scale`.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 use integration::bench;
+use integration::lab::Mode;
 use integration::net::StoreKind;
 
 /// Measures the programs in a lab, against peers in the same run.
@@ -41,6 +42,30 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         nodes: u8,
     },
+    /// Packets and octets a second from pod to pod over two nodes, against the same path built by hand with `ip`.
+    Dataplane {
+        /// In which modes.
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::Never, Mode::Vxlan, Mode::Ipip])]
+        modes: Vec<Mode>,
+        /// How often each path is measured, in turns; the median counts.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+    },
+    /// felix on a node of a cluster whose other nodes exist in the store alone: first sync, memory, one change.
+    FelixScale {
+        /// How many other nodes.
+        #[arg(long, default_value_t = 5000)]
+        nodes: u32,
+        /// How many blocks they have together.
+        #[arg(long, default_value_t = 60_000)]
+        blocks: u32,
+        /// How many single changes are measured.
+        #[arg(long, default_value_t = 500)]
+        changes: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -64,6 +89,10 @@ fn main() -> ExitCode {
             bench::cni(&bench::Plan { store, count, rounds: rounds.max(1), kept, at_once })
         }
         Bench::Idle { nodes } => bench::idle(nodes),
+        Bench::Dataplane { modes, rounds, seconds } => {
+            bench::dataplane(&bench::DataplanePlan { modes, rounds, seconds })
+        }
+        Bench::FelixScale { nodes, blocks, changes } => bench::scale(bench::ScalePlan { nodes, blocks, changes }),
     };
     let (text, code) = match done {
         Ok(text) => (text, ExitCode::SUCCESS),

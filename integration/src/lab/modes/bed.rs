@@ -199,6 +199,8 @@ pub(super) fn largest(mode: Mode, from: &Pod<'_, '_>, to: &Pod<'_, '_>) -> Resul
     let own = links[0]["mtu"].as_u64().and_then(|mtu| u32::try_from(mtu).ok()).context("the pod's MTU")?;
     let crosses = is_behind(from.node()) != is_behind(to.node());
     let path = own.min(UNDERLAY_MTU - overhead(mode.device(crosses)));
+    // What it was told in an earlier mode it would believe for ten minutes.
+    from.run("ip", &["route", "flush", "cache"])?;
     let mut size = own;
     // The pod sends what its interface carries; the way tells it once if that is too much.
     for _ in 0..3 {
