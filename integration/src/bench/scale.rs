@@ -85,6 +85,8 @@ pub fn scale(plan: ScalePlan) -> Result<String> {
         let block = model.insert_block(&tx, plan.blocks + number, number % plan.nodes)?;
         let start = Instant::now();
         tx.commit()?;
+        // As every writer of this store does, so that the others need not wait for their next look.
+        fs::write(net.directory().join("ocicat.db-notify"), "\n")?;
         let deadline = start + Duration::from_secs(30);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -56,8 +56,9 @@ impl<'a, 'net> ByHand<'a, 'net> {
             let script = format!(
                 "echo 1 > /proc/sys/net/ipv4/ip_forward
                  ip netns add hand; ip link add pod mtu {mtu} type veth peer name eth0 mtu {mtu} netns hand
-                 ip link set pod up; echo 1 > /proc/sys/net/ipv4/conf/pod/proxy_arp
+                 ip link set pod address ee:ee:ee:ee:ee:ee up
                  ip -n hand link set lo up; ip -n hand link set eth0 up; ip -n hand addr add {own}/32 dev eth0
+                 ip -n hand neigh add 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent
                  ip -n hand route add 169.254.1.1 dev eth0; ip -n hand route add default via 169.254.1.1 dev eth0
                  ip route add {own} dev pod
                  {way}"
