@@ -158,16 +158,8 @@ impl<W: Clone> Device<W> {
         link: &Link,
         change: &LinkChange<'_>,
     ) -> Result<Link, Error> {
-        // Asymmetric paths are the rule while nodes change their ways one after the other.
-        let rp_filter = ["net", "ipv4", "conf", self.name, "rp_filter"];
-        if sysctl::read(&rp_filter).is_ok_and(|value| value != "2")
-            && let Err(error) = sysctl::write(&rp_filter, "2")
-        {
-            self.findings.push(Finding::interface(
-                self.name,
-                format!("its reverse path filter cannot be made loose, packets are lost while nodes change encapsulation: {error}"),
-            ));
-        }
+        let addressed = context.underlay.addresses_of(link.index).any(|network| network.addr().is_ipv4());
+        self.loosen(addressed);
         let is = |wanted: Option<bool>| wanted.is_none_or(|wanted| wanted == link.up);
         let same = is(change.up)
             && change.mtu.is_none_or(|mtu| mtu == link.mtu)
@@ -184,6 +176,22 @@ impl<W: Clone> Device<W> {
         context.underlay.put_link(&link);
         self.index = Some(link.index);
         Ok(link)
+    }
+
+    /// Asymmetric paths are the rule while nodes change their ways one after the other, so the reverse path filter is loose. On
+    /// a device without an address the kernel drops even then what it would answer by another device
+    /// (`__fib_validate_source`), and others send before we have ours: until then there is no filter.
+    fn loosen(&mut self, addressed: bool) {
+        let rp_filter = ["net", "ipv4", "conf", self.name, "rp_filter"];
+        let wanted = if addressed { "2" } else { "0" };
+        if sysctl::read(&rp_filter).is_ok_and(|value| value != wanted)
+            && let Err(error) = sysctl::write(&rp_filter, wanted)
+        {
+            self.findings.push(Finding::interface(
+                self.name,
+                format!("its reverse path filter cannot be made loose, packets are lost while nodes change encapsulation: {error}"),
+            ));
+        }
     }
 
     /// Makes the address of the device the one that is wanted, and the only one. None is wanted before it is known.
@@ -204,6 +212,7 @@ impl<W: Clone> Device<W> {
                 _ => {
                     info!(interface = self.name, address = %wanted, "the tunnel has its address");
                     context.underlay.put(&make(wanted));
+                    self.loosen(wanted.addr().is_ipv4());
                 }
             }
         }
