@@ -25,8 +25,18 @@ pub(super) fn write(shared: &Shared, here: &Path, command: &[OsString]) -> Resul
     let init = shared.path().join("init");
     fs::write(&init, INIT)?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+    let program = command.first().map(Path::new);
+    let mut shown: Vec<&OsStr> = [Some(here), program].into_iter().flatten().filter_map(in_tmp).collect();
+    shown.dedup();
+    let lines: Vec<u8> = shown.iter().flat_map(|name| [name.as_bytes(), b"\n"].concat()).collect();
+    fs::write(shared.path().join("shown"), lines)?;
     let script = script(env::vars_os(), here, command);
     fs::write(shared.path().join("command"), script.as_bytes()).context("the machine's command")
+}
+
+/// The folder of `/tmp` that a path is in: a clone may have been made there.
+fn in_tmp(path: &Path) -> Option<&OsStr> {
+    path.strip_prefix("/tmp").ok()?.iter().next()
 }
 
 fn script(variables: impl Iterator<Item = (OsString, OsString)>, here: &Path, command: &[OsString]) -> OsString {

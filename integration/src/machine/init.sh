@@ -16,8 +16,15 @@ case $SHARE in
     hostfs:*) mount -t hostfs -o "${SHARE#hostfs:}" none /run/shared ;;
     9p:*) mount -t 9p -o trans=virtio,version=9p2000.L,cache=none "${SHARE#9p:}" /run/shared ;;
 esac
-# All that is shown or told from here on is ours.
+# All that is shown or told from here on is ours, but for the folders of the host's /tmp that the command is in.
+mkdir /run/host-tmp
+mount --bind /tmp /run/host-tmp
 mount -t tmpfs tmpfs /tmp
+while IFS= read -r name; do
+    mkdir -p "/tmp/$name"
+    mount --bind "/run/host-tmp/$name" "/tmp/$name"
+done < /run/shared/shown
+umount /run/host-tmp
 mount -t cgroup2 cgroup /sys/fs/cgroup 2> /dev/null
 
 # The kernel's modules are not where modprobe looks, and that place may not even exist; the kernel asks it too.

@@ -2,7 +2,8 @@
 //!
 //! User-mode Linux is a kernel that runs as a process; where it is not packaged, QEMU emulates a whole computer, some ten
 //! times slower. Either sees the host's root file system **read-only**, so nothing that runs inside can change the host, and
-//! one folder of ours to which it writes what became of its command. `/run`, `/dev/shm` and `/tmp` are its own and empty.
+//! one folder of ours to which it writes what became of its command. `/run`, `/dev/shm` and `/tmp` are its own and empty,
+//! but for the folder of `/tmp` in which the command is or begins.
 
 mod boot;
 mod qemu;
@@ -30,7 +31,7 @@ pub const INSIDE: &str = "OCICAT_MACHINE";
 /// Where temporary files and sockets go inside. Not below `/run`, which every node of a topology covers with its own.
 const TEMPORARY: &str = "/dev/shm";
 /// What the machine covers with its own, so that nothing it needs of the host may lie there.
-const COVERED: [&str; 5] = ["/run", "/dev", "/proc", "/sys", "/tmp"];
+const COVERED: [&str; 4] = ["/run", "/dev", "/proc", "/sys"];
 
 /// Whose kernel it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +71,7 @@ impl Shared {
     /// The file system's.
     pub fn new() -> Result<Self> {
         let usual = env::temp_dir();
-        // `/tmp` is covered, but our folder is mounted before that; the others are not even there.
-        let covered = COVERED.iter().any(|folder| *folder != "/tmp" && usual.starts_with(folder));
+        let covered = COVERED.iter().any(|folder| usual.starts_with(folder));
         let place = if covered { Path::new("/var/tmp") } else { &usual };
         let made = tempfile::Builder::new().prefix("ocicat-machine-").tempdir_in(place);
         Ok(Self(made.with_context(|| format!("no temporary folder in {}", place.display()))?))
