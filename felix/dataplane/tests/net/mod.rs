@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use calico_netlink::{Link, LinkChange, Monitor, Route, RouteFilter, Socket, Veth, namespace, sysctl};
+use calico_netlink::{Address, Link, LinkChange, Monitor, Route, RouteFilter, Socket, Veth, namespace, sysctl};
 use felix_calc::{Change, Ipip, Path, Remote, Tunnels, Vtep, Vxlan, mac_of};
 use felix_dataplane::{Dataplane, Settings};
 
@@ -311,14 +311,18 @@ impl Flood {
     }
 }
 
-/// Waits until the kernel has finished what follows from interfaces that came up.
+/// Waits until the kernel has finished what follows from interfaces that came up; of an address that it still looks for
+/// duplicates of it will tell once more.
 pub(crate) fn settle(witness: &mut Monitor) {
     let deadline = Instant::now() + Duration::from_secs(10);
+    let mut socket = Socket::open().unwrap();
     let mut quiet = Instant::now();
-    while quiet.elapsed() < Duration::from_millis(500) {
+    let mut usable = false;
+    while !usable || quiet.elapsed() < Duration::from_millis(500) {
         if !witness.receive().unwrap().is_empty() {
             quiet = Instant::now();
         }
+        usable = usable || socket.addresses().unwrap().iter().all(Address::is_usable);
         assert!(Instant::now() < deadline, "the namespace does not come to rest");
         std::thread::yield_now();
     }
