@@ -1,5 +1,6 @@
 //! The file: opened, checked, opened again when it has been replaced or was away.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -81,8 +82,7 @@ impl File {
             }
         };
         let open = self.open.insert(open);
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        open.connection.busy_timeout(left).map_err(|error| error.to_string())?;
+        wait_for_locks(&mut open.connection, deadline).map_err(|error| error.to_string())?;
         Ok(&mut open.connection)
     }
 
@@ -176,6 +176,26 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
+thread_local! {
+    /// How long the connection that this thread uses waits for others' locks.
+    static PATIENT_UNTIL: Cell<Instant> = Cell::new(Instant::now());
+}
+
+/// Has a connection wait for locks until `deadline`, whenever it is used from now on by this thread.
+///
+/// SQLite's own waiting sleeps longer and longer, up to 100 ms: of many writers those that came first are overtaken by
+/// those that come now, and may wait in vain.
+fn wait_for_locks(connection: &mut Connection, deadline: Instant) -> rusqlite::Result<()> {
+    PATIENT_UNTIL.set(deadline.max(Instant::now() + Duration::from_millis(1)));
+    connection.busy_handler(Some(|_| {
+        let patient = Instant::now() < PATIENT_UNTIL.get();
+        if patient {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        patient
+    }))
+}
+
 fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
@@ -183,7 +203,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 fn try_open(path: &Path, deadline: Instant) -> Result<Connection, Refusal> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))?;
+    wait_for_locks(&mut connection, deadline)?;
     connection.set_prepared_statement_cache_capacity(16);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: what is written is on the disk when the writer hears of it, power cut or not. It costs an fsync a commit, of which
