@@ -178,7 +178,7 @@ const REASONS: &[(&str, &str, &[&str])] = &[
     ("wireguard", "there is no encryption between nodes yet", &["false", "0"]),
     ("routesource", "routes to other nodes follow from IPAM's blocks", &["calicoipam"]),
     ("ipiniptunneladdr", "the address of tunl0 is IPAM's to give", &["", "none"]),
-    ("defaultendpointtohostaction", "Felix programs no packet rules yet: pods reach their node", &["accept", "return"]),
+    ("defaultendpointtohostaction", "Felix programs no policy yet: pods reach their node", &["accept", "return"]),
     ("go", "there is no Go runtime", &[]),
     ("prometheusgo", "there is no Go runtime", &["false"]),
     ("usagereporting", "nothing is reported to anybody", &["false"]),
@@ -216,7 +216,7 @@ const REASONS: &[(&str, &str, &[&str])] = &[
 /// For those that are Felix' and have no reason of their own.
 const NOT_YET: &str = "Felix has no use for it yet";
 /// For those that shape packet rules.
-const NO_RULES: &str = "Felix programs no packet rules yet";
+const NO_RULES: &str = "Felix programs packet rules for natOutgoing and tunnels alone yet, with nftables";
 const RULES: &[&str] =
     &["iptables", "nftables", "ipset", "maxipset", "failsafe", "chain", "log", "disableconntrack", "policysync"];
 
@@ -362,7 +362,7 @@ mod tests {
     fn what_has_no_effect_is_told_with_the_reason() {
         check("FELIX_BPFENABLED", "true", "there is no eBPF data plane");
         check("FELIX_BPFENABLED", "false", "");
-        check("FELIX_IPTABLESBACKEND", "NFT", "Felix programs no packet rules yet");
+        check("FELIX_IPTABLESBACKEND", "NFT", "Felix programs packet rules for natOutgoing and tunnels alone yet");
         check("FELIX_IPINIPMTU", "1440", "");
         check("FELIX_NATPORTRANGE", "1:2", "");
         check("FELIX_ROUTESOURCE", "WorkloadIPs", "routes to other nodes follow from IPAM's blocks");
