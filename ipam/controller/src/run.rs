@@ -73,7 +73,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (stores, seat) = opened;
     let settings = Settings::new(first_settings(&stores.store).await.as_ref(), variable);
     match arguments.listen {
-        Some(address) => drop(serve_http(address, health, registry).await?),
+        Some(address) => {
+            let address = serve_http(address, health, registry).await?;
+            info!(%address, "health and metrics are served");
+        }
         // The probes of the manifests ask one port, wherever metrics are wanted, if at all.
         None if settings.metrics_port == Some(HEALTH_PORT) => serve_everywhere(HEALTH_PORT, &health, &registry).await?,
         None => {
