@@ -362,7 +362,7 @@ mod tests {
     fn what_has_no_effect_is_told_with_the_reason() {
         check("FELIX_BPFENABLED", "true", "there is no eBPF data plane");
         check("FELIX_BPFENABLED", "false", "");
-        check("FELIX_IPTABLESBACKEND", "NFT", "Felix programs packet rules for natOutgoing and tunnels alone yet");
+        check("FELIX_IPTABLESBACKEND", "NFT", NO_RULES);
         check("FELIX_IPINIPMTU", "1440", "");
         check("FELIX_NATPORTRANGE", "1:2", "");
         check("FELIX_ROUTESOURCE", "WorkloadIPs", "routes to other nodes follow from IPAM's blocks");
