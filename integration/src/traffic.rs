@@ -15,8 +15,6 @@ use serde::{Deserialize, Serialize};
 use crate::pod::Pod;
 use crate::wait;
 
-/// The packets' port in every pod.
-const PORT: u16 = 7001;
 /// Room for what arrives while the receiver has no CPU.
 const BUFFER: usize = 16 << 20;
 /// How many rounds are made up for when the sender had no CPU; more at once would overflow queues that no real sender would.
@@ -94,13 +92,14 @@ impl Traffic {
         let mut sockets = Vec::new();
         let mut addresses = Vec::new();
         for pod in pods {
-            let address = SocketAddr::new(pod.address()?, PORT);
+            // Any port: a child that another thread is just starting may still hold the socket of the traffic before.
+            let address = SocketAddr::new(pod.address()?, 0);
             let socket = calico_sys::namespace::inside(pod.network()?, || UdpSocket::bind(address))?;
             let socket = socket.with_context(|| format!("the socket of pod {}", pod.name()))?;
             calico_sys::socket::set_receive_buffer(socket.as_fd(), BUFFER)?;
             socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+            addresses.push(socket.local_addr()?);
             sockets.push(socket);
-            addresses.push(address);
         }
         let all = 0..pods.len();
         let pairs: Vec<Pair> = all
