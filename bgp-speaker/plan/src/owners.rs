@@ -2,6 +2,8 @@
 //!
 //! VXLAN is always felix's.
 
+use serde_json::Value;
+
 /// Which classes of routes to other nodes the BGP speaker programs; felix programs the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classes {
@@ -20,6 +22,15 @@ impl Default for Classes {
     fn default() -> Self {
         Self { plain: true, ipip: false }
     }
+}
+
+/// What a FelixConfiguration or BGPConfiguration says in `programClusterRoutes`, taken from the resource as it is stored.
+///
+/// Both daemons must read this one field from the same version of the resource, or they disagree on who owns a class and
+/// replace each other's routes without end. What else of a resource a daemon understands differs, so the field counts
+/// even if another is bad. `None` if it is not there, or is no text: then its default counts.
+pub fn written(value: &Value) -> Option<&str> {
+    value.pointer("/spec/programClusterRoutes").and_then(Value::as_str)
 }
 
 /// Who programs which class of routes, by the two `programClusterRoutes`, BGPConfiguration's and FelixConfiguration's;
@@ -71,7 +82,24 @@ fn claims(value: Option<&str>, default: Classes) -> Classes {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn the_field_is_read_whatever_else_is_wrong_with_the_resource() {
+        for (spec, expected) in [
+            (json!({"programClusterRoutes": "Disabled", "listenPort": "none", "ipipMTU": []}), Some("Disabled")),
+            (json!({"programClusterRoutes": "Perhaps"}), Some("Perhaps")),
+            (json!({"programClusterRoutes": true}), None),
+            (json!({"programClusterRoutes": null}), None),
+            (json!({}), None),
+            (json!("Disabled"), None),
+        ] {
+            assert_eq!(written(&json!({"metadata": 7, "spec": spec})), expected, "{spec}");
+        }
+        assert_eq!(written(&json!(null)), None);
+    }
 
     #[test]
     fn every_class_has_one_owner_whatever_the_two_resources_say() {
