@@ -105,6 +105,7 @@ impl Calc {
                 }
                 changes
             }
+            Update::Programs(written) => self.cluster.set_bgp_programs(written.as_deref()),
             Update::Node(node) => {
                 let mut changes = match self.cluster.put_node(&node) {
                     Ok(changes) => changes,

@@ -41,6 +41,10 @@ pub enum Update {
     Peer(Box<BGPPeer>),
     /// A BGPConfiguration was created or changed.
     Configuration(Box<BGPConfiguration>),
+    /// What BGPConfiguration `default` says in `programClusterRoutes` as it is stored now
+    /// ([`bgp_plan::owners::written`]), whether or not the rest of that version can be read: the BGP speaker reads the same,
+    /// and both must come to one owner. Told again only by another version, or by the deletion of that configuration.
+    Programs(Option<String>),
     /// A node was created or changed, whichever.
     Node(Box<Node>),
     /// A pool was created or changed.
