@@ -18,11 +18,13 @@ use super::file::File;
 use super::log;
 use crate::{Error, Result};
 
-/// How long an operation may take, waiting for its turn and for locks included.
+/// How long an operation may wait for its turn and for locks.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How much later the caller gives up by itself, should the thread hang in the file system.
-const GRACE: Duration = Duration::from_millis(400);
+/// How much later the caller gives up by itself, should the thread hang in the file system: a disk that is busy with
+/// others answers after a second or two. Together as long as the other stores have, so that trouble is named within five
+/// seconds.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// How often the log is looked at although nobody has rung.
 const POLL: Duration = Duration::from_secs(1);
