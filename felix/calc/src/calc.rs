@@ -106,6 +106,7 @@ impl Calc {
                 changes
             }
             Update::Programs(written) => self.cluster.set_bgp_programs(written.as_deref()),
+            Update::FelixPrograms(written) => self.cluster.set_felix_programs(written),
             Update::Node(node) => {
                 let mut changes = match self.cluster.put_node(&node) {
                     Ok(changes) => changes,

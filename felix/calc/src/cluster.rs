@@ -233,6 +233,19 @@ impl Cluster {
             return Vec::new();
         }
         self.bgp_programs = programs.map(str::to_owned);
+        self.programs_changed()
+    }
+
+    /// Takes FelixConfiguration's `programClusterRoutes`.
+    pub(crate) fn set_felix_programs(&mut self, programs: Option<String>) -> Vec<Change> {
+        if self.felix_programs == programs {
+            return Vec::new();
+        }
+        self.felix_programs = programs;
+        self.programs_changed()
+    }
+
+    fn programs_changed(&mut self) -> Vec<Change> {
         let mut touched = Touched { notices: true, ..Touched::default() };
         let speakers = self.classes().0;
         if std::mem::replace(&mut self.speakers, speakers) != speakers {

@@ -45,6 +45,8 @@ pub enum Update {
     /// ([`bgp_plan::owners::written`]), whether or not the rest of that version can be read: the BGP speaker reads the same,
     /// and both must come to one owner. Told again only by another version, or by the deletion of that configuration.
     Programs(Option<String>),
+    /// The same of FelixConfiguration `default`, if it changes while felix runs: in place of [`Settings::felix_programs`].
+    FelixPrograms(Option<String>),
     /// A node was created or changed, whichever.
     Node(Box<Node>),
     /// A pool was created or changed.
