@@ -25,6 +25,7 @@ pub use self::node::{NodeFacts, NodeLabels};
 pub use self::pool::{Encap, Pool, advertised};
 pub use self::touched::Touched;
 use crate::filter::BgpFilter;
+use crate::owners::{self, Classes};
 use crate::services::Services;
 use crate::sessions::Peering;
 use crate::workloads::LocalWorkload;
@@ -95,6 +96,9 @@ pub struct Inputs {
     pub local_workloads: BTreeMap<String, LocalWorkload>,
     /// FelixConfiguration `default`'s `programClusterRoutes`: one half of who programs which routes.
     pub felix_programs: Option<String>,
+    /// BGPConfiguration `default`'s, the other half. Both are as they stand in the newest version, even if that is not
+    /// understood otherwise and [`Inputs::global`] is older: felix reads them so, too.
+    pub bgp_programs: Option<String>,
     /// Values whose newest version is not understood.
     pub faults: BTreeMap<Id, BadInput>,
     last_good: last_good::LastGood,
@@ -112,7 +116,17 @@ impl Inputs {
                 let id = id(&key);
                 let whole_cluster = id.0 == Kind::BGPConfiguration && id.1 == DEFAULT;
                 let spare = whole_cluster.then(|| value.clone());
-                self.put_kept(node, &id, key, value).map_err(|reason| self.fault(node, id, reason, spare))
+                let owners = match &spare {
+                    Some(value) => self.set_bgp_programs(owners::written(value)),
+                    None => Touched::default(),
+                };
+                match self.put_kept(node, &id, key, value) {
+                    Ok(touched) => Ok(touched | owners),
+                    Err(reason) => {
+                        let bad = self.fault(node, id, reason, spare);
+                        Err(BadInput { touched: bad.touched | owners, ..bad })
+                    }
+                }
             }
             Change::Delete(key) => {
                 let id = id(&key);
@@ -121,6 +135,7 @@ impl Inputs {
                 let mut touched = self.delete(node, &key);
                 touched.filters |= was_fault && id.0 == Kind::BGPFilter;
                 touched.sessions |= was_fault && id.0 == Kind::BGPFilter;
+                touched.pools |= was_fault && id.0 == Kind::IPPool;
                 Ok(touched)
             }
             Change::Fault { kind, name, reason } => Err(self.fault(node, (kind, name), reason, None)),
@@ -160,6 +175,26 @@ impl Inputs {
         !self.filters.contains_key(name) && self.faults.contains_key(&(Kind::BGPFilter, name.to_owned()))
     }
 
+    /// Whether there is a pool of which no version was ever understood: then nobody knows what is in no pool.
+    pub fn pool_unknown(&self) -> bool {
+        let mut faulty = self.faults.keys().filter(|(kind, _)| *kind == Kind::IPPool);
+        faulty.any(|(_, name)| !self.pools.contains_key(name))
+    }
+
+    /// Which classes of routes to other nodes are the BGP speaker's, and what is wrong with how that is configured.
+    pub fn classes(&self) -> (Classes, Option<String>) {
+        owners::classes(self.bgp_programs.as_deref(), self.felix_programs.as_deref())
+    }
+
+    fn set_bgp_programs(&mut self, written: Option<&str>) -> Touched {
+        if self.bgp_programs.as_deref() == written {
+            return Touched::default();
+        }
+        self.bgp_programs = written.map(str::to_owned);
+        // A word that nobody knows is a warning of the plan.
+        Touched { sessions: true, surroundings: true, ..Touched::default() }
+    }
+
     /// Remembers a fault. `global` is the faulty version of BGPConfiguration `default`, if it is that.
     fn fault(&mut self, node: &str, id: Id, reason: String, global: Option<Value>) -> BadInput {
         let mut touched = Touched::default();
@@ -178,6 +213,7 @@ impl Inputs {
             touched.filters = true;
             touched.sessions = true;
         }
+        touched.pools |= first && id.0 == Kind::IPPool && !self.pools.contains_key(&id.1);
         let bad = BadInput { kind: id.0, name: id.1.clone(), reason, touched };
         self.faults.insert(id, bad.clone());
         bad
@@ -235,7 +271,7 @@ impl Inputs {
             }
             Kind::FelixConfiguration if name == DEFAULT => {
                 // The one field that concerns us; that felix may not understand another is not our fault.
-                let programs = value.pointer("/spec/programClusterRoutes").and_then(Value::as_str).map(str::to_owned);
+                let programs = owners::written(&value).map(str::to_owned);
                 let surroundings = self.felix_programs != programs;
                 self.felix_programs = programs;
                 Ok(Touched { surroundings, ..Touched::default() })
@@ -278,7 +314,7 @@ impl Inputs {
                 touched = touched::by_node(self, node, &name, old.as_ref(), None);
             }
             Kind::BGPConfiguration if name == DEFAULT => {
-                touched = touched::by_global(&self.global, &nothing);
+                touched = touched::by_global(&self.global, &nothing) | self.set_bgp_programs(None);
                 self.global = nothing;
             }
             Kind::BGPConfiguration => {

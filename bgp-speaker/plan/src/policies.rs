@@ -20,7 +20,6 @@ pub use self::book::{Exchange, PolicyBook};
 use crate::communities::Communities;
 use crate::filter::BgpFilter;
 use crate::inputs::{Inputs, NodeFacts, Pool};
-use crate::owners;
 use crate::services::{EXCLUDED, ServiceSettings, Services};
 use crate::sessions::SessionConfig;
 
@@ -108,10 +107,7 @@ impl Surroundings {
             communities: Communities::of(global, inputs.per_node.get(node)).0,
             normal_v4: metric(global.ipv4_normal_route_priority),
             normal_v6: metric(global.ipv6_normal_route_priority),
-            felix_owns_ipip: {
-                let (ours, felixs) = (global.program_cluster_routes.as_deref(), inputs.felix_programs.as_deref());
-                !owners::classes(ours, felixs).0.ipip
-            },
+            felix_owns_ipip: !inputs.classes().0.ipip,
             only_reflectors_export_learned: settings.only_reflectors_export_learned,
             unknown_filters: unknown_filters.map(|(_, name)| name.clone()).collect(),
         }

@@ -120,6 +120,18 @@ fn configuration() -> impl Strategy<Value = Value> {
     ])
 }
 
+fn pool() -> impl Strategy<Value = Value> {
+    const MODES: &[&str] = &[r#""Never""#, r#""Always""#, r#""CrossSubnet""#, r#""""#];
+    object(&[
+        ("cidr", &[r#""10.244.0.0/16""#, r#""10.244.0.0/28""#, r#""fd00:10::/64""#, r#""fd00::/124""#, r#""ten""#]),
+        ("ipipMode", MODES),
+        ("vxlanMode", MODES),
+        ("blockSize", &["0", "26", "28", "122", "124"]),
+        ("disabled", &["true", "false"]),
+        ("allowedUses", &[r#"["LoadBalancer"]"#, r#"["Workload", "Tunnel"]"#]),
+    ])
+}
+
 /// Whether a resource may be written.
 fn may_be_written<S: Spec>(value: &Value, any: fn(Box<Resource<S>>) -> AnyResource) -> bool {
     let typed = serde_json::from_value::<Resource<S>>(value.clone());
@@ -144,6 +156,17 @@ proptest! {
         let value = named("p", spec);
         let written = may_be_written(&value, AnyResource::BGPPeer);
         prop_assert!(!written || is_understood(Kind::BGPPeer, value));
+    }
+
+    #[test]
+    fn pools_that_may_be_written_are_understood_and_with_both_modes_none_is(spec in pool()) {
+        let mode = |field: &str| !matches!(spec[field].as_str(), None | Some("" | "Never"));
+        let both = mode("ipipMode") && mode("vxlanMode");
+        let value = named("p", spec);
+        let written = may_be_written(&value, AnyResource::IPPool);
+        let understood = is_understood(Kind::IPPool, value);
+        prop_assert!(!written || understood);
+        prop_assert!(!(both && (written || understood)));
     }
 
     #[test]

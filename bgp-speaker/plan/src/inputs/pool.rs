@@ -40,7 +40,8 @@ impl Pool {
     /// What follows from the specification of a pool.
     ///
     /// # Errors
-    /// What is wrong with it, if it asks for what cannot be: no range, IPIP and VXLAN at once, or IPIP around IPv6.
+    /// What is wrong with it, if it asks for what cannot be: no range, one without room for a block, IPIP and VXLAN at once, or
+    /// IPIP around IPv6.
     ///
     /// Departs from Calico, where VXLAN beats IPIP and IPIP means nothing to IPv6: who writes such a pool means
     /// something else than that, and its traffic would change its ways.
@@ -48,6 +49,14 @@ impl Pool {
         let Some(cidr) = spec.cidr() else {
             return Err(format!("spec.cidr is \"{}\", expected a range such as 10.244.0.0/16", spec.cidr));
         };
+        let size = spec.block_size_for(&cidr);
+        if cidr.prefix_len() > size && spec.disabled != Some(true) {
+            return Err(format!(
+                "spec.cidr {cidr} has no room for a block of spec.blockSize {size}; set blockSize to {} or more, or make \
+                 another, larger pool",
+                cidr.prefix_len()
+            ));
+        }
         let mode = |mode: Option<EncapMode>| match mode.unwrap_or_default() {
             EncapMode::Never => None,
             EncapMode::Always => Some(false),

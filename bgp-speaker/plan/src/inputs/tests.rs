@@ -84,6 +84,8 @@ fn pools_tell_how_their_packets_travel() {
         (json!({"cidr": "10"}), "spec.cidr is \"10\""),
         (json!({"cidr": "10.1.0.0/16", "ipipMode": "Always", "vxlanMode": "CrossSubnet"}), "both in use"),
         (json!({"cidr": "fd00:10::/64", "ipipMode": "Always"}), "IPIP carries no IPv6"),
+        (json!({"cidr": "10.1.0.0/28"}), "no room for a block of spec.blockSize 26; set blockSize to 28 or more"),
+        (json!({"cidr": "fd00:10::/122", "blockSize": 121}), "no room for a block of spec.blockSize 121"),
     ] {
         let error = put(&mut inputs, Kind::IPPool, named("ipip", spec)).unwrap_err().to_string();
         assert!(error.contains("IPPool ipip: ") && error.contains(said), "{error}");
@@ -94,8 +96,9 @@ fn pools_tell_how_their_packets_travel() {
 
 #[test]
 fn a_nodes_readiness_for_ipip_touches_the_routes_of_who_programs_ipip() {
-    let mut inputs = Inputs { felix_programs: Some("EnabledNoEncapOnly".to_owned()), ..Inputs::default() };
-    inputs.global.program_cluster_routes = Some("EnabledIPIPOnly".to_owned());
+    let programs = |word: &str| Some(word.to_owned());
+    let (felix_programs, bgp_programs) = (programs("EnabledNoEncapOnly"), programs("EnabledIPIPOnly"));
+    let mut inputs = Inputs { felix_programs, bgp_programs, ..Inputs::default() };
     let node = |tunnel: Option<&str>| {
         let bgp = json!({"ipv4Address": "10.0.0.2/24", "ipv4IPIPTunnelAddr": tunnel});
         json!({"metadata": {"name": "b"}, "spec": {"bgp": bgp}})
@@ -182,6 +185,37 @@ fn a_configuration_touches_only_what_follows_from_what_changed() {
     let felix = named("default", json!({"programClusterRoutes": "Disabled", "ipipMTU": "not a number"}));
     assert!(put(&mut inputs, Kind::FelixConfiguration, felix).unwrap().surroundings);
     assert_eq!(inputs.felix_programs.as_deref(), Some("Disabled"));
+}
+
+#[test]
+fn who_programs_routes_follows_from_the_newest_version_even_if_it_is_not_understood() {
+    let mut inputs = Inputs::default();
+    let configuration = |spec: Value| named("default", spec);
+    put(&mut inputs, Kind::FelixConfiguration, configuration(json!({"programClusterRoutes": "Enabled"}))).unwrap();
+    put(&mut inputs, Kind::BGPConfiguration, configuration(json!({"asNumber": 65001}))).unwrap();
+    assert!(inputs.classes().0.plain && inputs.classes().1.is_some(), "both claim plain routes");
+    // Changed together with something that is not understood, in its type or in its meaning.
+    for bad in [
+        json!({"programClusterRoutes": "Disabled", "asNumber": 0}),
+        json!({"programClusterRoutes": "Enabled", "listenPort": "none"}),
+        json!({"programClusterRoutes": "Disabled", "listenPort": "none"}),
+    ] {
+        let fault = put(&mut inputs, Kind::BGPConfiguration, configuration(bad.clone())).unwrap_err();
+        assert!(fault.touched.surroundings && fault.touched.sessions, "{bad}");
+        assert_eq!(inputs.bgp_programs.as_deref(), bad["programClusterRoutes"].as_str());
+        assert_eq!(inputs.global.as_number, Some(AsNumber(65001)), "of all else the last good version stays");
+        assert!(!put(&mut inputs, Kind::BGPConfiguration, configuration(bad)).unwrap_err().touched.any());
+    }
+    assert_eq!(inputs.classes(), (Classes::FELIXS, None));
+    // The last good version of an earlier life has no say in it.
+    let mut after = Inputs::default();
+    after.preload(
+        Key::named(Kind::BGPConfiguration, "default"),
+        configuration(json!({"programClusterRoutes": "Enabled"})),
+    );
+    put(&mut after, Kind::BGPConfiguration, configuration(json!({"programClusterRoutes": "Disabled", "asNumber": 0})))
+        .unwrap_err();
+    assert_eq!(after.bgp_programs.as_deref(), Some("Disabled"));
 }
 
 #[test]

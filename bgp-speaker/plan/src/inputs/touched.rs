@@ -1,11 +1,10 @@
 //! Which parts of the plan may a change have touched?
 
-use std::ops::BitOrAssign;
+use std::ops::{BitOr, BitOrAssign};
 
 use calico_api::BGPConfigurationSpec;
 
 use super::{Inputs, NodeFacts};
-use crate::owners;
 use crate::services::EXCLUDED;
 
 /// Which parts of the plan a change may have touched.
@@ -46,6 +45,15 @@ impl BitOrAssign for Touched {
     }
 }
 
+impl BitOr for Touched {
+    type Output = Self;
+
+    fn bitor(mut self, other: Self) -> Self {
+        self |= other;
+        self
+    }
+}
+
 /// What a change of the Node `name` touches, seen from `node`.
 pub(super) fn by_node(
     inputs: &Inputs,
@@ -56,8 +64,7 @@ pub(super) fn by_node(
 ) -> Touched {
     let own = name == node;
     // Nodes' readiness for IPIP matters to who programs its routes.
-    let (ours, felixs) = (inputs.global.program_cluster_routes.as_deref(), inputs.felix_programs.as_deref());
-    let tunnels = !own && owners::classes(ours, felixs).0.ipip;
+    let tunnels = !own && inputs.classes().0.ipip;
     let (Some(old), Some(new)) = (old, new) else {
         let facts = old.or(new);
         return Touched {
@@ -102,7 +109,6 @@ pub(super) fn by_global(old: &BGPConfigurationSpec, new: &BGPConfigurationSpec) 
             spec.node_mesh_password.clone(),
             spec.node_mesh_max_restart_time.clone(),
             // Words of which the plan says so if they are unknown.
-            spec.program_cluster_routes.clone(),
             spec.service_load_balancer_aggregation.clone(),
         )
     };
@@ -119,7 +125,6 @@ pub(super) fn by_global(old: &BGPConfigurationSpec, new: &BGPConfigurationSpec) 
             spec.communities.clone(),
             spec.prefix_advertisements.clone(),
             spec.ignored_interfaces.clone(),
-            spec.program_cluster_routes.clone(),
             spec.ipv4_normal_route_priority,
             spec.ipv6_normal_route_priority,
         )

@@ -233,8 +233,8 @@ fn r5_felix_routes_to_other_nodes_are_for_external_peers_only() {
 #[test]
 fn e5_e6_tunnel_addresses_stay_from_internal_peers_and_the_dataplanes_own_from_all() {
     let owned_by = |speaker: &str, felix: &str| {
-        let mut inputs = configured(inputs(AffinityState::Confirmed), json!({"programClusterRoutes": speaker}));
-        inputs.felix_programs = Some(felix.to_owned());
+        let mut inputs = inputs(AffinityState::Confirmed);
+        (inputs.bgp_programs, inputs.felix_programs) = (Some(speaker.to_owned()), Some(felix.to_owned()));
         let mut world = World::of(&inputs, &[]);
         for (last, interface) in ["tunl0", "vxlan.calico", "wireguard.cali", "bpfin.cali", "eth0"].iter().enumerate() {
             world.own(&format!("10.244.9.{last}/32"), LocalKind::Direct, 1024, Some(interface));

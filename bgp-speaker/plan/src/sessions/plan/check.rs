@@ -127,12 +127,12 @@ impl Planner<'_> {
 
     /// Words of BGPConfiguration `default` that mean their default because nobody knows them.
     fn check_configuration(&mut self) {
-        let global = &self.cluster.inputs.global;
+        let (global, programs) = (&self.cluster.inputs.global, &self.cluster.inputs.bgp_programs);
         for (field, text, known, default) in [
             ("bindMode", &global.bind_mode, &["None", "NodeIP"][..], "None"),
             (
                 "programClusterRoutes",
-                &global.program_cluster_routes,
+                programs,
                 &["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"],
                 "EnabledNoEncapOnly",
             ),
