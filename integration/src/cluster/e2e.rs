@@ -14,6 +14,9 @@ use crate::programs;
 /// What conformance asks of a network.
 pub const CONFORMANCE: &str = r"\[sig-network\].*\[Conformance\]";
 
+/// How many specs that is, in the version that is built here: that fewer are found and pass is no success.
+pub const CONFORMANCE_SPECS: usize = 47;
+
 /// A spec that failed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Failure {
@@ -39,9 +42,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether specs ran, and all of them passed.
-    pub fn good(&self) -> bool {
-        self.passed > 0 && self.failed.is_empty()
+    /// Whether specs ran, all of them passed, and they were as many as is asked for.
+    pub fn good(&self, count: Option<usize>) -> bool {
+        self.passed > 0 && self.failed.is_empty() && count.is_none_or(|count| self.passed == count)
     }
 }
 
@@ -133,4 +136,18 @@ fn name(spec: &Spec) -> String {
     let mut words = spec.container_hierarchy_texts.clone().unwrap_or_default();
     words.push(spec.leaf_node_text.clone());
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_good_only_if_as_many_specs_pass_as_must() {
+        let outcome = |passed| Outcome { focus: String::new(), passed, failed: Vec::new(), skipped: 0, seconds: 1.0 };
+        assert!(outcome(CONFORMANCE_SPECS).good(Some(CONFORMANCE_SPECS)) && outcome(1).good(None));
+        assert!(!outcome(CONFORMANCE_SPECS - 1).good(Some(CONFORMANCE_SPECS)) && !outcome(0).good(None));
+        let failure = Failure { name: "a spec".to_owned(), message: String::new() };
+        assert!(!Outcome { failed: vec![failure], ..outcome(CONFORMANCE_SPECS) }.good(Some(CONFORMANCE_SPECS)));
+    }
 }

@@ -16,6 +16,7 @@ mod ocicat;
 mod pki;
 mod pods;
 mod programs;
+pub mod rights;
 mod traces;
 
 use std::fs;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-pub use self::e2e::{CONFORMANCE, Failure, Outcome};
+pub use self::e2e::{CONFORMANCE, CONFORMANCE_SPECS, Failure, Outcome};
 pub use self::images::{Images, PAUSE, agnhost_tag};
 pub use self::keeper::{STATE, down};
 pub use self::node::Node;

@@ -11,7 +11,7 @@ mod routers;
 mod scenario;
 mod sessions;
 
-pub use cluster::{Check, ClusterReport, Load, Show, Shown};
+pub use cluster::{Check, ClusterReport, FullNode, Load, Show, Shown};
 pub use matrix::{Matrix, Ping};
 pub use modes::{Baseline, Mode, ModesOptions, ModesReport, Step, Switch, modes};
 pub use rack::{RackReport, Racks, RouterTable};

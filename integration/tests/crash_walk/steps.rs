@@ -1,7 +1,7 @@
 //! The steps of an operation: system calls by which a program changes something outside of itself, or tells somebody
 //! something. `strace` records which there are, and kills the program as it begins with one of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -61,14 +61,28 @@ pub(crate) fn recording(file: &Path) -> Vec<String> {
 
 /// The names of the calls in a recording, of which there must be so many at least.
 pub(crate) fn names(file: &Path, at_least: usize) -> Result<BTreeSet<String>> {
+    Ok(steps(file, at_least)?.into_iter().map(|step| step.name).collect())
+}
+
+/// The steps of a recording, of which there must be so many at least: each thread's calls are counted by themselves.
+pub(crate) fn steps(file: &Path, at_least: usize) -> Result<Vec<Step>> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let calls: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.split_once('(')?.0.rsplit(' ').next())
-        .filter(|name| CHANGES.split(',').any(|change| change == *name))
-        .collect();
-    ensure!(calls.len() >= at_least, "of {at_least} steps at least only these were recorded:\n{text}");
-    Ok(calls.into_iter().map(str::to_owned).collect())
+    let mut counts = BTreeMap::<(&str, &str), u32>::new();
+    for call in text.lines().filter_map(|line| line.split_once('(')) {
+        let (thread, name) = call.0.trim().rsplit_once(' ').unwrap_or(("", call.0));
+        if CHANGES.split(',').any(|change| change == name) {
+            *counts.entry((thread.trim(), name)).or_default() += 1;
+        }
+    }
+    let calls: u32 = counts.values().sum();
+    ensure!(calls as usize >= at_least, "of {at_least} steps at least only these were recorded:\n{text}");
+    let mut most = BTreeMap::<&str, u32>::new();
+    for ((_, name), count) in counts {
+        let known = most.entry(name).or_default();
+        *known = (*known).max(count);
+    }
+    let each = most.iter().flat_map(|(name, count)| (1..=*count).map(move |number| (name, number)));
+    Ok(each.map(|(name, number)| Step { name: (*name).to_owned(), number }).collect())
 }
 
 /// Does `attempt` with one step after the other of each name, until it says that nothing was killed. Returns how often

@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::{MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
+use integration::cluster::rights::{Right, granted};
 use integration::process::Process;
 use integration::servers::Server;
 use integration::servers::kubernetes::{ApiServer, Group};
@@ -14,7 +15,6 @@ use serde_json::{Value, json};
 
 use crate::audit::{self, deeds};
 use crate::objects::{self, Objects, kustomize, programs};
-use crate::rights::{Right, granted};
 
 /// Where the API server is.
 const SERVER: (&str, &str) = ("10.0.0.1", "6443");
@@ -207,15 +207,15 @@ impl Installed {
 
     /// Waits until an account has used all of its rights but those that are excused, and was refused nothing.
     fn all_is_used(&self, account: &str, excuses: &[(&str, &str)]) -> Result<()> {
-        let granted = granted(&self.objects, account)?;
+        let granted = granted(self.objects.values(), account)?;
         let wanted: BTreeSet<Right> = granted.into_iter().filter(|right| right.group != self.other).collect();
         let group = self.group.api_version().split('/').next().unwrap_or_default();
         let excused = excuses.iter().map(|(right, _)| Right::parse(&right.replace("GROUP", group)));
         let excused: BTreeSet<Right> = excused.collect::<Result<_>>()?;
         let mut missing = String::new();
         let all = wait::becomes(PATIENCE, "every right is used", || {
-            let used = deeds(self.net.directory(), account)?.used;
-            let unused = wanted.iter().filter(|right| !used.contains(right) && !excused.contains(right));
+            let deeds = deeds(self.net.directory(), account)?;
+            let unused = deeds.unused(&wanted).filter(|right| !excused.contains(right));
             missing = unused.map(|right| format!("\n  {right}")).collect();
             Ok(missing.is_empty())
         });

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use integration::cluster::{self, CONFORMANCE, Cluster, Cni, Containerd, Images, Options, Proxy};
+use integration::cluster::{self, CONFORMANCE, CONFORMANCE_SPECS, Cluster, Cni, Containerd, Images, Options, Proxy};
 use integration::lab::{Progress, Show};
 
 /// What of the command line concerns the cluster.
@@ -19,6 +19,10 @@ pub(crate) struct ClusterArguments {
     /// Run Kubernetes' end-to-end tests whose names match this regular expression instead of the usual show.
     #[arg(long, requires = "cluster", num_args = 0..=1, default_missing_value = CONFORMANCE, value_name = "FOCUS")]
     e2e: Option<String>,
+    /// Time how long one node takes to run 110 pods (or `--pods`), by Ocicat and by bridge with host-local, instead of
+    /// the usual show.
+    #[arg(long, requires = "cluster", conflicts_with_all = ["e2e", "cni", "down"])]
+    full_node: bool,
     /// What makes Services work: kube-proxy in this mode.
     #[arg(long, value_enum, default_value_t = Mode::Nftables, requires = "cluster")]
     proxy: Mode,
@@ -31,7 +35,7 @@ pub(crate) struct ClusterArguments {
     /// The archive of Ocicat's image. [default: what `cargo xtask image` made]
     #[arg(long, requires = "cluster")]
     image: Option<PathBuf>,
-    /// Write an audit log of every request to the API server.
+    /// Write an audit log of every request to the API server, as the usual show does anyway.
     #[arg(long, requires = "cluster")]
     audit: bool,
 }
@@ -59,7 +63,7 @@ impl ClusterArguments {
 
     fn options(&self, nodes: Option<u8>) -> Options {
         Options {
-            nodes: nodes.unwrap_or(3),
+            nodes: nodes.unwrap_or(if self.full_node { 1 } else { 3 }),
             cni: if self.cni == Network::Ptp { Cni::Ptp } else { Cni::None },
             proxy: match self.proxy {
                 Mode::Nftables => Proxy::Nftables,
@@ -67,7 +71,7 @@ impl ClusterArguments {
                 Mode::None => Proxy::None,
             },
             containerd: if self.containerd == 1 { Containerd::Debian } else { Containerd::V2 },
-            audit: self.audit,
+            audit: self.audit || (self.cni == Network::Ocicat && self.e2e.is_none() && !self.full_node),
             images: if self.e2e.is_some() { Images::All } else { Images::Small },
         }
     }
@@ -130,17 +134,26 @@ fn show(
     }
     if let Some(focus) = &arguments.e2e {
         show.dns(progress)?;
-        show.e2e(focus, progress)?;
+        let count = (focus == CONFORMANCE).then_some(CONFORMANCE_SPECS);
+        show.e2e(focus, count, progress)?;
+        return Ok(show.end(progress));
+    }
+    if arguments.full_node {
+        show.full_node(usize::from(pods.unwrap_or(110)), progress)?;
+        progress.step("control plane and nodes still run", || cluster.check())?;
         return Ok(show.end(progress));
     }
     // Ten a node, if not said otherwise.
     let count = usize::from(pods.unwrap_or(10)) * usize::from(options.nodes);
     let pods = show.pods(count, progress)?;
     if image.is_some() {
+        show.bad_input(progress)?;
         show.state(progress)?;
         show.roll(&pods, progress)?;
         if !keep {
+            show.errands(progress)?;
             show.remove(progress)?;
+            show.rights()?;
         }
     }
     progress.step("control plane and nodes still run", || cluster.check())?;

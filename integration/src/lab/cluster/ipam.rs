@@ -11,7 +11,7 @@ use super::report::Check;
 use crate::cluster::Cluster;
 
 /// The range that the lab's DaemonSet is told.
-const POOL: &str = "10.244.0.0/16";
+pub(super) const POOL: &str = "10.244.0.0/16";
 
 /// A block as it is stored.
 struct Block {

@@ -1,12 +1,16 @@
 //! Ocicat on a real cluster, from its manifests to its removal: what `cargo xtask lab --cluster` plays.
 
+mod bad_input;
+mod full_node;
 mod ipam;
 mod report;
+mod rights;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+pub use self::full_node::FullNode;
 pub use self::report::{Check, ClusterReport, Load, Shown};
 
 use super::Progress;
@@ -30,6 +34,8 @@ fn sessions(cluster: &Cluster) -> usize {
 pub struct Show<'a> {
     cluster: &'a Cluster,
     before: Vec<Traces>,
+    /// What the accounts may do, once that is to be judged.
+    grants: Vec<rights::Grant>,
     report: ClusterReport,
 }
 
@@ -58,7 +64,7 @@ impl<'a> Show<'a> {
             ),
             ..ClusterReport::default()
         };
-        Ok(Self { cluster, before, report })
+        Ok(Self { cluster, before, grants: Vec::new(), report })
     }
 
     /// The report, with the phases that it took.
@@ -134,6 +140,20 @@ impl<'a> Show<'a> {
         self.report.shown.extend(shown);
         self.report.checks.extend(checks);
         Ok(())
+    }
+
+    /// Whether the addresses that are taken in blocks are those of the running pods, and everything is with whom it must be.
+    ///
+    /// # Errors
+    /// If the API does not answer; if not, with what is wrong.
+    pub fn addresses_are_those_of_pods(&self) -> Result<bool> {
+        let wrong: Vec<String> = ipam::check(self.cluster)?
+            .into_iter()
+            .filter(|check| !check.good)
+            .map(|check| format!("{}: {}", check.what, check.found))
+            .collect();
+        anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+        Ok(true)
     }
 
     /// The DaemonSet is replaced while packets flow between all pairs of nodes.
@@ -242,15 +262,19 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
-    /// Kubernetes' end-to-end tests.
+    /// Kubernetes' end-to-end tests whose names match `focus`; if a count is given, so many must pass.
     ///
     /// # Errors
     /// If they cannot be run. A spec that fails is in the report.
-    pub fn e2e(&mut self, focus: &str, progress: &mut Progress) -> Result<()> {
+    pub fn e2e(&mut self, focus: &str, count: Option<usize>, progress: &mut Progress) -> Result<()> {
         let outcome = progress.step(&format!("end-to-end tests: {focus}"), || self.cluster.e2e(focus, None, false))?;
+        let what = match count {
+            Some(count) => format!("{count} of Kubernetes' end-to-end tests are chosen and pass"),
+            None => "all of Kubernetes' end-to-end tests that were chosen pass".to_owned(),
+        };
         self.report.checks.push(Check::new(
-            "all of Kubernetes' end-to-end tests that were chosen pass",
-            outcome.good(),
+            what,
+            outcome.good(count),
             format!(
                 "{} passed, {} failed, {} skipped in {:.0} s",
                 outcome.passed,

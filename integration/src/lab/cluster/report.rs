@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::FullNode;
 use crate::cluster::{Outcome, Pings};
 
 /// Something that must be so, and whether it is.
@@ -56,6 +57,8 @@ pub struct ClusterReport {
     pub pings: Option<Pings>,
     /// What was lost while the DaemonSet was rolled.
     pub rolled: Vec<Load>,
+    /// How long a node took to be full.
+    pub full_node: Option<FullNode>,
     /// Kubernetes' end-to-end tests.
     pub e2e: Option<Outcome>,
     /// What was looked at.
@@ -88,6 +91,13 @@ impl fmt::Display for ClusterReport {
                 writeln!(f, "  {:<16} {:>8} sent {:>8} lost", load.pair, load.sent, load.lost)?;
             }
             writeln!(f)?;
+        }
+        if let Some(full) = &self.full_node {
+            let list = |all: &[f64]| all.iter().map(|one| format!("{one:>7.2} s")).collect::<String>();
+            writeln!(f, "{} pods on one node, from kubectl apply to all Running:", full.pods)?;
+            writeln!(f, "  Ocicat                 {}", list(&full.ocicat_seconds))?;
+            writeln!(f, "  bridge with host-local {}", list(&full.bridge_seconds))?;
+            writeln!(f, "  ratio of the means     {:>7.2}\n", full.ratio)?;
         }
         if let Some(outcome) = &self.e2e {
             for failure in &outcome.failed {

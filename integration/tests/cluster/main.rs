@@ -1,5 +1,10 @@
 //! Ocicat on a real cluster: kubelets start pods through our plugin, the DaemonSet is rolled under load, everything goes.
 
+#[path = "../crash_walk/steps.rs"]
+#[expect(dead_code, reason = "its own test uses the rest")]
+mod steps;
+mod walk;
+
 use integration::cluster::{Cluster, Options, image, ping_all};
 use integration::lab::{Progress, Show};
 
@@ -15,6 +20,7 @@ fn from_the_manifests_to_their_removal() {
     let mut show = Show::begin(&cluster, &options).unwrap();
     cluster.install_ocicat(&image().unwrap()).unwrap();
     let pods = show.pods(12, &mut progress).unwrap();
+    show.bad_input(&mut progress).unwrap();
     show.state(&mut progress).unwrap();
 
     // A power loss, and whatever else may end at any time.
@@ -28,9 +34,12 @@ fn from_the_manifests_to_their_removal() {
     cluster.rolled_out("daemonset/calico-node").unwrap();
     cluster.rolled_out("deployment/ipam-controller").unwrap();
 
+    let (at_add, at_del) = walk::walk(&cluster, &show, node).unwrap();
+    assert!(at_add >= 9 && at_del >= 2, "containerd was killed at {at_add} steps of ADD and {at_del} of DEL only");
+
     let pods = cluster.deployed("lab", pods.len()).unwrap();
     show.roll(&pods, &mut progress).unwrap();
-    show.e2e(PODS, &mut progress).unwrap();
+    show.e2e(PODS, Some(4), &mut progress).unwrap();
     show.remove(&mut progress).unwrap();
     cluster.check().unwrap();
     let report = show.end(&progress);
