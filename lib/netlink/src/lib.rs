@@ -37,5 +37,5 @@ pub use neighbour::Neighbour;
 pub use route::{NextHop, Route, RouteKey, RouteKind, TABLE_MAIN};
 pub use routes::RouteFilter;
 pub use socket::{Batch, Socket};
-pub use table::RouteTable;
+pub use table::{Changes, RouteTable};
 pub use vxlan::Vxlan;

@@ -1,5 +1,6 @@
 //! How are routes listed and changed, one by one?
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 
 use crate::error::{Cause, Error, Result};
@@ -36,6 +37,21 @@ impl Socket {
     /// # Errors
     /// The kernel's; a table that does not exist is empty.
     pub fn routes(&mut self, filter: &RouteFilter) -> Result<Vec<Route>> {
+        self.list_routes(filter, None)
+    }
+
+    /// The same, of those through one interface alone.
+    ///
+    /// # Errors
+    /// The kernel's, above all if there is no such interface.
+    pub fn routes_through(&mut self, interface: u32, filter: &RouteFilter) -> Result<Vec<Route>> {
+        self.list_routes(filter, Some(interface))
+    }
+
+    fn list_routes(&mut self, filter: &RouteFilter, interface: Option<u32>) -> Result<Vec<Route>> {
+        let through = |route: &Route| {
+            interface.is_none_or(|index| route.next_hops.iter().any(|hop| hop.interface == Some(index)))
+        };
         let mut found = Vec::new();
         let families = [(true, libc::AF_INET), (false, libc::AF_INET6)];
         for (_, family) in families.into_iter().filter(|(ipv4, _)| filter.ipv4.is_none_or(|only| only == *ipv4)) {
@@ -46,7 +62,11 @@ impl Socket {
             if let Some(table) = filter.table {
                 request.number(libc::RTA_TABLE, table);
             }
-            match self.dump(request, "list routes", |message| Route::parse(message).filter(|r| filter.admits(r))) {
+            if let Some(interface) = interface {
+                request.number(libc::RTA_OIF, interface);
+            }
+            let wanted = |route: &Route| filter.admits(route) && through(route);
+            match self.dump(request, "list routes", |message| Route::parse(message).filter(wanted)) {
                 Ok(routes) => found.extend(routes),
                 Err(error) if filter.table.is_some() && error.is_not_found() => {}
                 Err(error) => return Err(error),
@@ -112,15 +132,15 @@ impl Socket {
     pub(crate) fn change_routes(
         &mut self,
         verb: &str,
-        routes: &[Route],
+        routes: &[impl Borrow<Route>],
         request: impl Fn(&Route) -> Request,
     ) -> Vec<(usize, Error)> {
-        let mut requests: Vec<Request> = routes.iter().map(request).collect();
+        let requests = routes.iter().map(|route| request(route.borrow()));
         let explain = |(index, cause): (usize, Cause)| {
-            let route = routes.get(index).map(ToString::to_string).unwrap_or_default();
+            let route = routes.get(index).map(|route| route.borrow().to_string()).unwrap_or_default();
             (index, Error::new(format_args!("{verb} route {route}"), cause))
         };
-        self.change_all(&mut requests).into_iter().map(explain).collect()
+        self.change_all(requests).into_iter().map(explain).collect()
     }
 }
 

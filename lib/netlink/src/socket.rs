@@ -67,8 +67,8 @@ impl Socket {
     /// # Errors
     /// The first failure.
     pub fn execute(&mut self, batch: Batch) -> Result<()> {
-        let (mut requests, asked): (Vec<_>, Vec<_>) = batch.requests.into_iter().unzip();
-        let failures = self.change_all(&mut requests);
+        let (requests, asked): (Vec<_>, Vec<_>) = batch.requests.into_iter().unzip();
+        let failures = self.change_all(requests);
         match failures.into_iter().next() {
             Some((index, cause)) => Err(Error::new(asked.get(index).map_or("a change", String::as_str), cause)),
             None => Ok(()),
@@ -77,12 +77,12 @@ impl Socket {
 
     /// As [`Self::execute`], with all failures, each with the place of its change in the batch.
     pub fn execute_all(&mut self, batch: Batch) -> Vec<(usize, Error)> {
-        let (mut requests, asked): (Vec<_>, Vec<_>) = batch.requests.into_iter().unzip();
+        let (requests, asked): (Vec<_>, Vec<_>) = batch.requests.into_iter().unzip();
         let explain = |(index, cause)| {
             let what: Option<&String> = asked.get(index);
             (index, Error::new(what.map_or("a change", String::as_str), cause))
         };
-        self.change_all(&mut requests).into_iter().map(explain).collect()
+        self.change_all(requests).into_iter().map(explain).collect()
     }
 
     /// Whether checksums of what an interface sends are left to it.
@@ -105,31 +105,37 @@ impl Socket {
 
     /// Makes one change.
     pub(crate) fn change(&mut self, request: Request, asked: impl Display) -> Result<()> {
-        match self.change_all(&mut [request]).pop() {
+        match self.change_all([request]).pop() {
             Some((_, cause)) => Err(Error::new(asked, cause)),
             None => Ok(()),
         }
     }
 
-    /// Makes many changes; the failures come with the index of their request, in order.
-    pub(crate) fn change_all(&mut self, requests: &mut [Request]) -> Vec<(usize, Cause)> {
+    /// Makes many changes; the failures come with the index of their request, in order. A request is asked for only when it is
+    /// about to be sent, so that sixty thousand of them never are there together.
+    pub(crate) fn change_all(&mut self, requests: impl IntoIterator<Item = Request>) -> Vec<(usize, Cause)> {
+        let mut requests = requests.into_iter();
         let mut failures = Vec::new();
-        for (number, chunk) in requests.chunks_mut(CHUNK).enumerate() {
-            let start = number * CHUNK;
+        let mut start = 0;
+        loop {
+            let mut chunk: Vec<Request> = requests.by_ref().take(CHUNK).collect();
             let length = chunk.len();
-            let mut told = Vec::new();
-            if let Err(cause) = self.change_chunk(chunk, &mut told) {
-                // The socket is broken: nobody knows which of the others were made.
-                let text = cause.to_string();
-                failures.push((start, cause));
-                let others =
-                    (start + 1..start + length).map(|index| (index, Cause::Io(std::io::Error::other(text.clone()))));
-                failures.extend(others);
-                continue;
+            if length == 0 {
+                return failures;
             }
-            failures.extend(told.into_iter().map(|(index, cause)| (start + index, cause)));
+            let mut told = Vec::new();
+            match self.change_chunk(&mut chunk, &mut told) {
+                Ok(()) => failures.extend(told.into_iter().map(|(index, cause)| (start + index, cause))),
+                Err(cause) => {
+                    // The socket is broken: nobody knows which of the others were made.
+                    let text = cause.to_string();
+                    failures.push((start, cause));
+                    let other = |index| (index, Cause::Io(std::io::Error::other(text.clone())));
+                    failures.extend((start + 1..start + length).map(other));
+                }
+            }
+            start += length;
         }
-        failures
     }
 
     fn change_chunk(&mut self, chunk: &mut [Request], failures: &mut Vec<(usize, Cause)>) -> Result<(), Cause> {

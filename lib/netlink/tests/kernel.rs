@@ -615,3 +615,36 @@ fn a_route_that_is_left_stays_and_a_place_that_is_claimed_is_taken_from_whoever_
         assert_eq!(ours(socket), []);
     });
 }
+
+#[test]
+fn a_second_route_of_ours_in_one_place_is_not_forgotten_while_nothing_may_be_removed() {
+    with_links(|socket, _| {
+        for last in [2, 3] {
+            ip(&format!("route append 10.65.1.0/26 via 192.0.2.{last} metric 7 proto {OURS}"));
+        }
+        assert_eq!(ours(socket).len(), 2);
+        let mut table = table();
+        table.resync(socket).unwrap();
+        let first = ours(socket)[0].clone();
+        table.want(first.clone());
+        assert!(table.apply(socket).is_empty());
+        assert_eq!(ours(socket).len(), 2);
+        table.set_sweep(true);
+        assert!(!table.in_sync() && table.apply(socket).is_empty());
+        assert_eq!((ours(socket), table.in_sync()), (vec![first], true));
+    });
+}
+
+#[test]
+fn the_routes_through_one_interface_are_listed_alone() {
+    with_links(|socket, east| {
+        ip("address add 198.51.100.1/24 dev west");
+        for line in ["10.65.1.0/26 via 192.0.2.2", "10.65.2.0/26 via 198.51.100.2", "fd65::/122 via fd00:1::2"] {
+            ip(&format!("route add {line} proto {OURS}"));
+        }
+        let filter = RouteFilter { protocol: Some(OURS), ..RouteFilter::default() };
+        let found = socket.routes_through(east, &filter).unwrap();
+        let found: Vec<String> = found.iter().map(|route| route.destination.to_string()).collect();
+        assert_eq!(found, ["10.65.1.0/26", "fd65::/122"]);
+    });
+}
