@@ -221,6 +221,9 @@ fn packet_rules(config: &Config) -> Result<Rules, Finding> {
         exclude_hosts: config.nat.exclude_hosts,
         interface_filter: config.nat.interface.clone(),
         vxlan_port: config.tunnels.vxlan_port,
+        prefixes: config.interface_prefixes.clone(),
+        vxlan_from_pods: config.nat.vxlan_from_pods,
+        ipip_from_pods: config.nat.ipip_from_pods,
         ipv6: config.ipv6,
     });
     let rules = opened.map_err(|error| error.to_string()).and_then(|rules| {

@@ -199,6 +199,9 @@ fn packets_to_the_outside_have_the_nodes_address_and_those_between_pods_their_ow
         let mut rules = opened(Settings { interface_filter: Some("eth+".into()), ..Settings::default() }, cluster());
         assert_eq!(from_pod(&peer).ip(), ip(NODE));
 
+        opened(Settings { interface_filter: Some("+".into()), ..Settings::default() }, cluster());
+        assert_eq!(from_pod(&peer).ip(), ip(NODE));
+
         // The last pool with natOutgoing goes, and with it the rules.
         take(&mut rules, [member(Set::MasqueradedPools, "10.65.0.0/16", false)]);
         assert_eq!(from_pod(&peer).ip(), ip("10.65.0.2"));
@@ -304,6 +307,59 @@ fn only_nodes_packets_come_out_of_a_tunnel() {
     });
 }
 
+/// A pod whose packets get the node's address must not speak as the node to other nodes' tunnels, nor to its own node's by
+/// writing another node's address.
+#[test]
+fn a_pods_tunnelled_packets_reach_no_node_unless_they_may() {
+    with_world(|world| {
+        let [pod, other] = &world.pods;
+        let raw = |namespace: &OwnedFd| {
+            let open = || socket2::Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(4))).unwrap();
+            namespace::inside(namespace, open).unwrap()
+        };
+        let bound = |namespace: &OwnedFd, address: &str| {
+            let socket = namespace::inside(namespace, || UdpSocket::bind(address).unwrap()).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket
+        };
+        let vxlan = bound(&world.peer, "192.0.2.9:4789");
+        let mut ipip = raw(&world.peer);
+        ipip.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let here = bound(&namespace::current().unwrap(), "0.0.0.0:4789");
+        // The second pod takes a node's address.
+        namespace::inside(other, || run("ip address add 192.0.2.200/32 dev eth0")).unwrap();
+        for filter in ["all", "cali1"] {
+            run(&format!("sysctl -q net.ipv4.conf.{filter}.rp_filter=0"));
+        }
+        let (sender, forger) = (udp(pod, "10.65.0.2"), udp(other, "192.0.2.200"));
+        let (plain, protocol) = (udp(&world.peer, PEER), raw(pod));
+        let send = |text: &[u8]| {
+            sender.send_to(text, (PEER, 4789)).unwrap();
+            forger.send_to(text, (NODE, 4789)).unwrap();
+            protocol.send_to(text, &SocketAddr::new(PEER.parse().unwrap(), 0).into()).unwrap();
+        };
+        let mut next = || {
+            let mut octets = [[0; 32]; 2];
+            let [far, near] = &mut octets;
+            let lengths = [vxlan.recv_from(far).unwrap().0, here.recv_from(near).unwrap().0];
+            let texts = octets.iter().zip(lengths).map(|(octets, length)| octets[..length].to_vec());
+            texts.chain([received(&mut ipip)[20..].to_vec()]).collect::<Vec<_>>()
+        };
+        let nodes = ["192.0.2.9/32", "192.0.2.200/32"].map(|node| member(Set::VxlanHosts, node, true));
+        let mut changes = cluster();
+        changes.extend(nodes);
+        changes.push(tunnels(true, true));
+        let rules = opened(Settings::default(), changes.clone());
+        send(b"as a node");
+        // What else a pod sends is not concerned.
+        assert_eq!(seen(pod, "10.65.0.2", &plain).ip(), NODE.parse::<IpAddr>().unwrap());
+        drop(rules);
+        opened(Settings { vxlan_from_pods: true, ipip_from_pods: true, ..Settings::default() }, changes);
+        send(b"allowed");
+        assert_eq!(next(), [b"allowed"; 3], "the first were dropped");
+    });
+}
+
 #[test]
 fn only_nodes_packets_come_out_of_a_tunnel_over_ipv6() {
     with_world(|world| {
@@ -370,6 +426,9 @@ fn the_rules_are_these() {
             exclude_hosts: true,
             interface_filter: Some("eth+".into()),
             vxlan_port: 61_000,
+            prefixes: vec!["cali".into(), "tap".into()],
+            vxlan_from_pods: false,
+            ipip_from_pods: false,
             ipv6: false,
         };
         opened(settings, cluster().into_iter().chain([tunnels(true, true)]));
@@ -383,12 +442,21 @@ fn the_rules_are_these() {
 }
 
 const GOLDEN: &str = r#"
+chain filter-FORWARD {
+type filter hook forward priority filter; policy accept;
+jump filter-cali-from-pods
 chain filter-INPUT {
 type filter hook input priority filter; policy accept;
 jump filter-cali-INPUT
 chain filter-cali-INPUT {
+jump filter-cali-from-pods
 meta l4proto ipencap ip saddr != @cali40all-hosts-net counter drop
 udp dport 61000 ip saddr != @cali40all-vxlan-net fib daddr type local counter drop
+chain filter-cali-from-pods {
+meta l4proto ipencap iifname "cali*" counter drop
+udp dport 61000 iifname "cali*" counter drop
+meta l4proto ipencap iifname "tap*" counter drop
+udp dport 61000 iifname "tap*" counter drop
 chain nat-POSTROUTING {
 type nat hook postrouting priority srcnat + 10; policy accept;
 jump nat-cali-POSTROUTING
@@ -400,7 +468,7 @@ oifname "vxlan.calico" fib saddr . oif type != local fib saddr type local meta l
 oifname "vxlan.calico" fib saddr . oif type != local fib saddr type local counter masquerade fully-random
 chain nat-cali-nat-outgoing {
 ip saddr @cali40masq-ipam-pools ip daddr != @cali40network-ip-pools ip daddr != @cali40all-hosts-net oifname "eth*" meta l4proto tcp counter snat to 192.0.2.77:32768-65535 fully-random
-ip saddr @cali40masq-ipam-pools ip daddr != @cali40network-ip-pools ip daddr != @cali40all-hosts-net oifname "eth*" meta l4proto udp counter snat to 192.0.2.77:32768-65535 fully-random
+ip saddr @cali40masq-ipam-pools ip daddr != @cali40network-ip-pools ip daddr != @cali40all-hosts-net oifname "eth*" meta l4proto udp counter snat to 192.0.2.77:32768-60999 fully-random
 ip saddr @cali40masq-ipam-pools ip daddr != @cali40network-ip-pools ip daddr != @cali40all-hosts-net oifname "eth*" counter snat to 192.0.2.77 fully-random
 chain raw-OUTPUT {
 type filter hook output priority raw; policy accept;
@@ -409,8 +477,10 @@ chain raw-PREROUTING {
 type filter hook prerouting priority raw; policy accept;
 jump raw-cali-PREROUTING
 chain raw-cali-OUTPUT {
+meta l4proto ipencap ip daddr @cali40all-hosts-net notrack
 udp dport 61000 notrack
 chain raw-cali-PREROUTING {
+meta l4proto ipencap fib daddr type local notrack
 udp dport 61000 fib daddr type local notrack
 "#;
 
@@ -589,5 +659,18 @@ fn a_kernel_that_cannot_is_no_error_but_a_finding() {
             true => assert_eq!(named, [""; 0]),
             false => assert_eq!(named, ["Table/ip calico", "Table/ip6 calico"]),
         }
+    });
+}
+
+#[test]
+fn what_a_process_with_ipv6_left_goes_when_ipv6_is_switched_off() {
+    on_node(|| {
+        opened(Settings::default(), cluster());
+        assert!(run("nft list tables").contains("table ip6 calico"));
+        let mut rules = PacketRules::open(Settings { ipv6: false, ..Settings::default() }).unwrap();
+        assert!(run("nft list tables").contains("table ip6 calico"), "nothing is removed before everything is known");
+        take(&mut rules, cluster());
+        assert_eq!(run("nft list tables").trim(), "table ip calico");
+        assert_eq!(rules.findings(), []);
     });
 }

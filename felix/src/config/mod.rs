@@ -168,6 +168,8 @@ pub(crate) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("FeatureDetectOverride", "", "ChecksumOffloadBroken=true or false: what is believed of the kernel"),
     ("NATOutgoingAddress", "", "source of packets that leave the pools; empty: that of their interface"),
     ("NATPortRange", "0", "their source ports, FIRST:LAST; 0: the kernel's choice"),
+    ("AllowVXLANPacketsFromWorkloads", "false", "whether pods may send VXLAN; other nodes take it for this node's"),
+    ("AllowIPIPPacketsFromWorkloads", "false", "whether pods may send IPIP; other nodes take it for this node's"),
     ("NATOutgoingExclusions", "IPPoolsOnly", "who sees pods' own addresses: IPPoolsOnly or IPPoolsAndHostIPs"),
     ("IptablesNATOutgoingInterfaceFilter", "", "only packets that leave by this interface; NAME or NAME+"),
     ("BirdSocketFolder", "/var/run/calico", "where bgp-speaker's sockets bird.ctl and bird6.ctl are"),

@@ -56,7 +56,7 @@ impl Reader<'_> {
         }
     }
 
-    fn flag(&mut self, name: &str, default: bool) -> Result<bool, ConfigError> {
+    pub(super) fn flag(&mut self, name: &str, default: bool) -> Result<bool, ConfigError> {
         self.read(name, Bad::FallsBack, "true or false", default, boolean)
     }
 

@@ -124,6 +124,10 @@ pub(crate) struct NatSettings {
     pub(crate) exclude_hosts: bool,
     /// `IptablesNATOutgoingInterfaceFilter`.
     pub(crate) interface: Option<String>,
+    /// `AllowVXLANPacketsFromWorkloads`.
+    pub(crate) vxlan_from_pods: bool,
+    /// `AllowIPIPPacketsFromWorkloads`.
+    pub(crate) ipip_from_pods: bool,
 }
 
 impl NatSettings {
@@ -156,6 +160,8 @@ impl NatSettings {
                         .then(|| Some(text.to_owned())),
                 },
             )?,
+            vxlan_from_pods: reader.flag("AllowVXLANPacketsFromWorkloads", false)?,
+            ipip_from_pods: reader.flag("AllowIPIPPacketsFromWorkloads", false)?,
         })
     }
 }
@@ -290,12 +296,15 @@ mod tests {
             ("FELIX_NATOUTGOINGADDRESS", "192.0.2.7"),
             ("FELIX_NATOUTGOINGEXCLUSIONS", "IPPoolsAndHostIPs"),
             ("FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER", "eth+"),
+            ("FELIX_ALLOWIPIPPACKETSFROMWORKLOADS", "true"),
         ]);
         let expected = NatSettings {
             address: Some(Ipv4Addr::new(192, 0, 2, 7)),
             ports: Some((32768, 65535)),
             exclude_hosts: true,
             interface: Some("eth+".to_owned()),
+            vxlan_from_pods: false,
+            ipip_from_pods: true,
         };
         assert_eq!((config.nat, config.problems), (expected, Vec::<String>::new()));
         assert_eq!(ports("0"), Some(None));

@@ -34,6 +34,13 @@ pub struct Settings {
     pub interface_filter: Option<String>,
     /// The UDP port of VXLAN (`VXLANPort`).
     pub vxlan_port: u16,
+    /// With what the names of pods' interfaces begin (`InterfacePrefix`).
+    pub prefixes: Vec<String>,
+    /// Pods may send VXLAN (`AllowVXLANPacketsFromWorkloads`), which another node takes for its peer's if the pod's pool has
+    /// `natOutgoing`.
+    pub vxlan_from_pods: bool,
+    /// Pods may send IPIP (`AllowIPIPPacketsFromWorkloads`), likewise.
+    pub ipip_from_pods: bool,
     /// Whether there are rules for IPv6 (`Ipv6Support`).
     pub ipv6: bool,
 }
@@ -47,6 +54,9 @@ impl Default for Settings {
             exclude_hosts: false,
             interface_filter: None,
             vxlan_port: 4789,
+            prefixes: vec!["cali".to_owned()],
+            vxlan_from_pods: false,
+            ipip_from_pods: false,
             ipv6: true,
         }
     }

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use calico_netlink::Error;
 use calico_netlink::nftables::{
-    Base, Batch, ChainKind, Commit, Element, Event, Expression, Family, Fib, FibResult, Hook, Monitor, Register, Rule,
-    Set as KernelSet, Socket, Table,
+    self, Base, Batch, ChainKind, Commit, Element, Event, Expression, Family, Fib, FibResult, Hook, Monitor, Register,
+    Rule, Set as KernelSet, Socket, Table, Verdict,
 };
 use felix_calc::{Change, Set};
 use ipnet::IpNet;
@@ -45,6 +45,11 @@ pub struct PacketRules {
     /// The kernel's number of the transaction that [`Self::tables`] are of.
     generation: u32,
     findings: Vec<Finding>,
+    /// What to say as soon as packet rules of a family are wanted, which this kernel has none of.
+    missing: BTreeMap<Family, Finding>,
+    /// Whether the kernel can translate addresses, by family: asked when that is wanted first, for to be asked loads what tracks
+    /// connections.
+    translates: BTreeMap<Family, bool>,
     in_sync: bool,
     /// Something desired changed since the last apply; chains must be rendered again.
     changed: bool,
@@ -85,35 +90,44 @@ impl PacketRules {
     pub fn open(settings: Settings) -> Result<Self, Error> {
         let wanted = if settings.ipv6 { &[Family::Ip, Family::Ip6][..] } else { &[Family::Ip] };
         let tables: Vec<Table> = wanted.iter().map(|family| Table::new(*family, TABLE)).collect();
-        let mut findings = Vec::new();
         let mut supported = Vec::new();
-        let mut missing = |table: &Table, error: &Error| {
-            findings.push(Finding {
-                object: format!("Table/{table}"),
-                text: format!(
-                    "the kernel cannot hold packet rules ({error}): pods' packets to the outside keep their source, and \
-                     tunnelled packets of strangers are not dropped; use a kernel with nf_tables, nft_nat, nft_masq and \
-                     nft_fib, or load these modules, and restart felix"
-                ),
-            });
+        let mut missing = BTreeMap::new();
+        let mut lacks = |table: &Table, error: &Error| {
+            let text = format!(
+                "the kernel cannot hold packet rules ({error}): pods' packets to the outside keep their source, and \
+                 tunnelled packets of strangers are not dropped; use a kernel with nf_tables and nft_fib, or load these \
+                 modules, and restart felix"
+            );
+            missing.insert(table.family, Finding { object: format!("Table/{table}"), text });
         };
         let kernel = match Kernel::open(tables.clone()) {
             Ok(mut kernel) => {
                 for table in tables {
-                    match kernel.socket.rehearse(example(table.family)) {
+                    match kernel.socket.rehearse(example(table.family, false)) {
                         Ok(()) => supported.push(desired_table(table)),
                         Err(error) if is_of_process(&error) => return Err(error),
-                        Err(error) => missing(&table, &error),
+                        Err(error) => lacks(&table, &error),
                     }
                 }
                 Some(kernel)
             }
             Err(error) if is_of_process(&error) => return Err(error),
             Err(error) => {
-                tables.iter().for_each(|table| missing(table, &error));
+                tables.iter().for_each(|table| lacks(table, &error));
                 None
             }
         };
+        let mut findings = Vec::new();
+        let port = settings.vxlan_port;
+        if settings.nat_port_range == Some((port, port)) {
+            findings.push(Finding {
+                object: "configuration".to_owned(),
+                text: format!(
+                    "natPortRange leaves UDP nothing but {port}, which is VXLAN's port; while there is VXLAN, UDP packets to \
+                     the outside get other ports. Widen natPortRange in FelixConfiguration"
+                ),
+            });
+        }
         Ok(Self {
             settings,
             kernel,
@@ -126,6 +140,8 @@ impl PacketRules {
             told: false,
             generation: 0,
             findings,
+            missing,
+            translates: BTreeMap::new(),
             in_sync: false,
             changed: true,
             stale: true,
@@ -160,14 +176,38 @@ impl PacketRules {
             Change::Tunnels(tunnels) => {
                 let (ipip, vxlan) = (tunnels.ipip.is_some(), tunnels.vxlan.is_some());
                 self.desired_tunnels = TunnelState { ipip, vxlan, vxlan_v6: tunnels.vxlan_v6.is_some() };
+                if ipip || vxlan {
+                    self.say_missing(Family::Ip);
+                }
+                if tunnels.vxlan_v6.is_some() {
+                    self.say_missing(Family::Ip6);
+                }
                 // Those that are desired no more take packets still, until we are told otherwise.
                 self.set_tunnels(self.tunnels);
             }
             Change::InSync => {
                 self.in_sync = true;
                 self.changed = true;
+                if !self.settings.ipv6 {
+                    self.forget_ipv6();
+                }
             }
             _ => {}
+        }
+    }
+
+    /// Removes what a process before us left of a family that is switched off since: nobody would keep it right.
+    fn forget_ipv6(&mut self) {
+        match nftables::delete_table(Family::Ip6, TABLE) {
+            Ok(true) => info!("the packet rules of IPv6 are removed, for it is switched off"),
+            Ok(false) => {}
+            Err(error) => self.findings.push(Finding {
+                object: format!("Table/{}", Table::new(Family::Ip6, TABLE)),
+                text: format!(
+                    "it is left of a time when IPv6 was switched on, and cannot be removed: {error}; nft delete table ip6 \
+                     {TABLE} does it"
+                ),
+            }),
         }
     }
 
@@ -189,8 +229,16 @@ impl PacketRules {
         self.tunnels = tunnels;
     }
 
+    /// Packet rules of a family are wanted: says so if there are none.
+    fn say_missing(&mut self, family: Family) {
+        self.findings.extend(self.missing.remove(&family));
+    }
+
     fn member(&mut self, set: Set, member: IpNet, wanted: bool) {
         let family = if member.addr().is_ipv4() { Family::Ip } else { Family::Ip6 };
+        if wanted && set == Set::MasqueradedPools {
+            self.say_missing(family);
+        }
         let Some(state) = self.tables.iter_mut().find(|state| state.table.family == family) else { return };
         let networks = self.members.entry((family, set)).or_default();
         let changed = if wanted { networks.insert(member) } else { networks.remove(member) };
@@ -259,7 +307,7 @@ impl PacketRules {
                 continue;
             }
             if self.changed {
-                self.render();
+                self.render()?;
             }
             if refused == Some(Refused::AsRead) {
                 self.tables.iter_mut().for_each(TableState::rebuild);
@@ -289,7 +337,11 @@ impl PacketRules {
             }
         }
         self.stale = true;
-        debug!("packet rules of others change faster than ours can be written");
+        let busy = std::io::Error::new(
+            std::io::ErrorKind::ResourceBusy,
+            "others change packet rules faster than ours can be written; find out who, nft monitor shows it",
+        );
+        applied.fail("packet rules", Error::io("write packet rules", busy));
         Ok(applied)
     }
 
@@ -326,8 +378,12 @@ impl PacketRules {
     }
 
     /// Renders the chains, of which there are few.
-    fn render(&mut self) {
-        for state in &mut self.tables {
+    ///
+    /// # Errors
+    /// The kernel's, which say nothing of what it can do.
+    fn render(&mut self) -> Result<(), Error> {
+        let mut tables = std::mem::take(&mut self.tables);
+        let rendered = tables.iter_mut().try_for_each(|state| {
             let family = state.table.family;
             let masqueraded = self.members.get(&(family, Set::MasqueradedPools));
             let is_there = |facts: Facts| !self.told && state.holds(INPUT, &chains(family, facts, &self.settings));
@@ -335,13 +391,42 @@ impl PacketRules {
                 Family::Ip => (self.tunnels.ipip, self.tunnels.vxlan),
                 Family::Ip6 => (false, self.tunnels.vxlan_v6),
             };
-            let facts = Facts {
+            let mut facts = Facts {
                 masquerade: masqueraded.is_some_and(|networks| !networks.is_empty()),
                 ipip: ipip || is_there(Facts { ipip: true, ..Facts::default() }),
                 vxlan: vxlan || is_there(Facts { vxlan: true, ..Facts::default() }),
+                translates: false,
             };
+            facts.translates = (facts.masquerade || facts.ipip || facts.vxlan) && self.translates(family)?;
             state.want_chains(chains(family, facts, &self.settings));
+            Ok(())
+        });
+        self.tables = tables;
+        rendered
+    }
+
+    /// Whether the kernel can translate addresses; that it cannot is found once.
+    fn translates(&mut self, family: Family) -> Result<bool, Error> {
+        let Some(kernel) = &mut self.kernel else { return Ok(false) };
+        if let Some(known) = self.translates.get(&family) {
+            return Ok(*known);
         }
+        let known = match kernel.socket.rehearse(example(family, true)) {
+            Ok(()) => true,
+            Err(error) if is_of_process(&error) => return Err(error),
+            Err(error) => {
+                self.findings.push(Finding {
+                    object: format!("Table/{}", Table::new(family, TABLE)),
+                    text: format!(
+                        "the kernel cannot translate addresses ({error}): pods' packets to the outside keep their source; \
+                         use a kernel with nft_nat and nft_masq, or load these modules, and restart felix"
+                    ),
+                });
+                false
+            }
+        };
+        self.translates.insert(family, known);
+        Ok(known)
     }
 
     /// Reads all tables; whether they are of one moment.
@@ -388,19 +473,23 @@ fn desired_table(table: Table) -> TableState {
     state
 }
 
-/// One of each of what we need of the kernel.
-fn example(family: Family) -> Batch {
+/// One of each of what we need of the kernel; of its address translation, or of everything else.
+fn example(family: Family, translation: bool) -> Batch {
     let table = Table::new(family, "calico-example");
-    let set = KernelSet::of_networks("networks", family);
-    let base = Base { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: 110, drop: false };
-    let fib = Fib { source: true, mark: false, input: false, output: true, result: FibResult::AddressType };
     let register = Register::word(0);
-    let expressions =
-        vec![Expression::Fib(fib, register), Expression::Counter, Expression::Masquerade { ports: None, random: true }];
     let mut batch = Batch::new();
     batch.add_table(&table);
-    batch.add_set(&table, &set);
+    let (kind, hook, priority, last) = match translation {
+        true => (ChainKind::Nat, Hook::Postrouting, 110, Expression::Masquerade { ports: None, random: true }),
+        false => (ChainKind::Filter, Hook::Input, 0, Expression::Verdict(Verdict::Drop)),
+    };
+    if !translation {
+        batch.add_set(&table, &KernelSet::of_networks("networks", family));
+    }
+    let fib = Fib { source: true, mark: false, input: false, output: translation, result: FibResult::AddressType };
+    let base = Base { kind, hook, priority, drop: false };
     batch.add_chain(&table, "example", Some(base));
+    let expressions = vec![Expression::Fib(fib, register), Expression::Counter, last];
     batch.add_rule(&table, "example", &Rule { expressions, comment: "example".to_owned() }, None);
     batch
 }

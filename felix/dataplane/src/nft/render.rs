@@ -5,8 +5,10 @@
 //! | `nat-POSTROUTING` | postrouting, 110: after kube-proxy's, which must have consumed its mark first | jumps to `nat-cali-POSTROUTING` |
 //! | `nat-cali-nat-outgoing` | | pods' packets to the outside get the node's address |
 //! | `nat-cali-POSTROUTING` | | the same, then what the node itself sends into a tunnel with the wrong source |
-//! | `filter-INPUT`, `filter-cali-INPUT` | input, 0 | drops tunnelled packets that no node sent |
-//! | `raw-PREROUTING`, `raw-OUTPUT`, … | prerouting, output, −300 | VXLAN's outer packets are not tracked |
+//! | `filter-FORWARD` | forward, 0 | jumps to `filter-cali-from-pods` |
+//! | `filter-cali-from-pods` | | drops tunnelled packets that pods send: with the node's address, other nodes would believe them |
+//! | `filter-INPUT`, `filter-cali-INPUT` | input, 0 | the same, then drops tunnelled packets that no node sent |
+//! | `raw-PREROUTING`, `raw-OUTPUT`, … | prerouting, output, −300 | the tunnels' outer packets are not tracked |
 //!
 //! A chain is there only while it has rules: with neither tunnels nor `natOutgoing`, no packet meets one, and none is
 //! tracked for our sake.
@@ -32,11 +34,13 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// `RTN_LOCAL`.
 const LOCAL: u32 = 2;
-/// The smallest source port that address translation should choose.
-const UNPRIVILEGED: u16 = 1024;
+/// The source ports that address translation should choose from.
+const ANY_PORT: (u16, u16) = (1024, u16::MAX);
 
 /// The chain that drops what comes out of a tunnel without having come from a node.
 pub(super) const INPUT: &str = "filter-cali-INPUT";
+/// The chain that drops what pods would send into other nodes' tunnels.
+const FROM_PODS: &str = "filter-cali-from-pods";
 
 /// Values of four octets; three of them for address translation.
 const A: Register = Register::word(0);
@@ -52,6 +56,8 @@ pub(super) struct Facts {
     pub(super) ipip: bool,
     /// `vxlan.calico`, or `vxlan-v6.calico`, may.
     pub(super) vxlan: bool,
+    /// The kernel can translate addresses.
+    pub(super) translates: bool,
 }
 
 /// The name of a set in the kernel, which is Calico's.
@@ -81,7 +87,11 @@ pub(super) fn chains(family: Family, facts: Facts, settings: &Settings) -> BTree
     chains.add("nat-cali-POSTROUTING", postrouting);
     chains.hang("nat-POSTROUTING", "nat-cali-POSTROUTING", base(ChainKind::Nat, Hook::Postrouting, 110));
 
-    chains.add(INPUT, render.input());
+    chains.add(FROM_PODS, render.sent_by_pods());
+    chains.hang("filter-FORWARD", FROM_PODS, base(ChainKind::Filter, Hook::Forward, 0));
+    let mut input = chains.jump_to(FROM_PODS);
+    input.extend(render.input());
+    chains.add(INPUT, input);
     chains.hang("filter-INPUT", INPUT, base(ChainKind::Filter, Hook::Input, 0));
 
     chains.add("raw-cali-PREROUTING", render.untracked(true));
@@ -140,16 +150,16 @@ struct Render<'a> {
 impl Render<'_> {
     /// Packets of pods to what is not a pod: pools decide by their `natOutgoing`.
     fn nat_outgoing(&self) -> Vec<Vec<Expression>> {
-        if !self.facts.masquerade {
+        if !(self.facts.masquerade && self.facts.translates) {
             return Vec::new();
         }
         let mut matches = self.source(Set::MasqueradedPools, true);
-        matches.extend(self.destination_not_in(Set::Pools));
+        matches.extend(self.destination(Set::Pools, false));
         if self.settings.exclude_hosts {
-            matches.extend(self.destination_not_in(Set::Hosts));
+            matches.extend(self.destination(Set::Hosts, false));
         }
         if let Some(filter) = &self.settings.interface_filter {
-            matches.extend(leaves_by(filter));
+            matches.extend(is_named(Meta::OutputName, filter));
         }
         let rule = |protocol: Option<u8>, ports: Option<(u16, u16)>| {
             let mut rule = matches.clone();
@@ -159,12 +169,13 @@ impl Render<'_> {
             rule
         };
         let mut rules = Vec::new();
+        // Departs from Calico: the answer to a packet whose source port became VXLAN's would not be tracked, here as little as
+        // in a tunnel.
         if let Some(range) = self.settings.nat_port_range {
-            rules.extend([TCP, UDP].map(|protocol| rule(Some(protocol), Some(range))));
+            let of_udp = if self.facts.vxlan { self.beside_vxlan(range) } else { range };
+            rules.extend([(TCP, range), (UDP, of_udp)].map(|(protocol, range)| rule(Some(protocol), Some(range))));
         } else if self.facts.vxlan {
-            // Departs from Calico: the answer to a packet whose source port became VXLAN's would not be tracked, here as
-            // little as in a tunnel.
-            rules.push(rule(Some(UDP), Some(self.beside_vxlan())));
+            rules.push(rule(Some(UDP), Some(self.beside_vxlan(ANY_PORT))));
         }
         rules.push(rule(None, None));
         rules
@@ -179,24 +190,45 @@ impl Render<'_> {
         };
         let devices = [("tunl0", self.facts.ipip), (vxlan, self.facts.vxlan)];
         let mut rules = Vec::new();
-        for (device, _) in devices.into_iter().filter(|(_, on)| *on) {
+        for (device, _) in devices.into_iter().filter(|(_, on)| *on && self.facts.translates) {
             let source = |output: bool, comparison| {
                 let fib = Fib { source: true, mark: false, input: false, output, result: FibResult::AddressType };
                 [Expression::Fib(fib, A), Expression::Compare(A, comparison, LOCAL.to_ne_bytes().to_vec())]
             };
-            let mut matches = leaves_by(device).to_vec();
+            let mut matches = is_named(Meta::OutputName, device);
             matches.extend(source(true, Comparison::Unequal));
             matches.extend(source(false, Comparison::Equal));
             if self.facts.vxlan {
                 let mut rule = matches.clone();
                 rule.extend(is_protocol(UDP));
                 rule.push(Expression::Counter);
-                rule.extend(masquerade(Some(self.beside_vxlan())));
+                rule.extend(masquerade(Some(self.beside_vxlan(ANY_PORT))));
                 rules.push(rule);
             }
             matches.push(Expression::Counter);
             matches.extend(masquerade(None));
             rules.push(matches);
+        }
+        rules
+    }
+
+    /// Tunnelled packets of pods: translation would give them the node's address, under which other nodes take them for the
+    /// node's. By the interface, since a pod can write any source, and after a service's address became that of a node.
+    fn sent_by_pods(&self) -> Vec<Vec<Expression>> {
+        let mut rules = Vec::new();
+        // A beginning that all names have would be the nodes' own interfaces, too.
+        for prefix in self.settings.prefixes.iter().filter(|prefix| !prefix.is_empty()) {
+            let mut drop = |mut rule: Vec<Expression>| {
+                rule.extend(is_named(Meta::InputName, &format!("{prefix}+")));
+                rule.extend([Expression::Counter, Expression::Verdict(Verdict::Drop)]);
+                rules.push(rule);
+            };
+            if self.facts.ipip && !self.settings.ipip_from_pods {
+                drop(is_protocol(IPIP).to_vec());
+            }
+            if self.facts.vxlan && !self.settings.vxlan_from_pods {
+                drop(self.is_vxlan());
+            }
         }
         rules
     }
@@ -221,18 +253,34 @@ impl Render<'_> {
         rules
     }
 
-    /// VXLAN's outer packets have a source port for each flow in it: tracking them costs an entry each and tells nothing.
+    /// The tunnels' outer packets: tracking them tells nothing, and costs an entry for each flow in VXLAN, whose source ports
+    /// they are, and a look-up for each packet in IPIP.
+    ///
+    /// Departs from Calico, which tracks IPIP. A firewall of the node's own has to accept protocol 4 by itself, as it has to
+    /// accept VXLAN's port, and not because it answers something.
     fn untracked(&self, received: bool) -> Vec<Vec<Expression>> {
-        if !self.facts.vxlan {
-            return Vec::new();
+        let mut rules = Vec::new();
+        let mut add = |mut rule: Vec<Expression>| {
+            if received {
+                // Departs from Calico: what a pod sends to the outside is tracked, if it may send such packets at all, and
+                // so gets the node's address.
+                rule.extend(to_local());
+            }
+            rule.push(Expression::NoTrack);
+            rules.push(rule);
+        };
+        if self.facts.ipip {
+            let mut rule = is_protocol(IPIP).to_vec();
+            if !received {
+                // Tunnels of others, to what is no node, are none of our business.
+                rule.extend(self.destination(Set::Hosts, true));
+            }
+            add(rule);
         }
-        let mut rule = self.is_vxlan();
-        if received {
-            // Departs from Calico: a pod's own VXLAN to the outside is tracked, and so gets the node's address.
-            rule.extend(to_local());
+        if self.facts.vxlan {
+            add(self.is_vxlan());
         }
-        rule.push(Expression::NoTrack);
-        vec![rule]
+        rules
     }
 
     fn is_vxlan(&self) -> Vec<Expression> {
@@ -251,12 +299,13 @@ impl Render<'_> {
         self.lookup(offset, length, set, contained)
     }
 
-    fn destination_not_in(&self, set: Set) -> Vec<Expression> {
+    /// The destination is in a set, or is not.
+    fn destination(&self, set: Set, contained: bool) -> Vec<Expression> {
         let (offset, length) = match self.family {
             Family::Ip => (16, 4),
             Family::Ip6 => (24, 16),
         };
-        self.lookup(offset, length, set, false)
+        self.lookup(offset, length, set, contained)
     }
 
     fn lookup(&self, offset: u32, length: u32, set: Set, contained: bool) -> Vec<Expression> {
@@ -276,11 +325,17 @@ impl Render<'_> {
         expressions
     }
 
-    /// The wider range of unprivileged ports on either side of VXLAN's.
-    fn beside_vxlan(&self) -> (u16, u16) {
+    /// The wider part of a range on either side of VXLAN's port; of a range that has no other port, what any may be.
+    fn beside_vxlan(&self, (first, last): (u16, u16)) -> (u16, u16) {
         let port = self.settings.vxlan_port;
-        let (below, above) = (port.saturating_sub(UNPRIVILEGED), u16::MAX - port);
-        if above >= below { (port.max(UNPRIVILEGED - 1) + 1, u16::MAX) } else { (UNPRIVILEGED, port - 1) }
+        if !(first..=last).contains(&port) {
+            return (first, last);
+        }
+        match (port - first, last - port) {
+            (0, 0) => self.beside_vxlan(ANY_PORT),
+            (below, above) if above >= below => (port + 1, last),
+            _ => (first, port - 1),
+        }
     }
 }
 
@@ -301,9 +356,11 @@ fn is_protocol(protocol: u8) -> [Expression; 2] {
     [Expression::Meta(Meta::Protocol, A), Expression::Compare(A, Comparison::Equal, vec![protocol])]
 }
 
-/// Leaves by an interface of this name; or of a name that begins so, if it ends with `+` or `*`.
-fn leaves_by(name: &str) -> [Expression; 2] {
+/// Comes or leaves by an interface of this name; or of a name that begins so, if it ends with `+` or `*`.
+fn is_named(which: Meta, name: &str) -> Vec<Expression> {
     let octets = match name.strip_suffix(['+', '*']) {
+        // Any name: the kernel does not compare nothing.
+        Some("") => return Vec::new(),
         Some(beginning) => beginning.as_bytes().to_vec(),
         None => {
             let mut whole = name.as_bytes().to_vec();
@@ -311,7 +368,7 @@ fn leaves_by(name: &str) -> [Expression; 2] {
             whole
         }
     };
-    [Expression::Meta(Meta::OutputName, A), Expression::Compare(A, Comparison::Equal, octets)]
+    vec![Expression::Meta(which, A), Expression::Compare(A, Comparison::Equal, octets)]
 }
 
 /// Goes to an address of this node.
