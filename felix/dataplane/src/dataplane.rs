@@ -19,6 +19,9 @@ use crate::underlay::Underlay;
 use crate::workloads::{is_workload, needs_ipv6};
 use crate::{Applied, Failure, Finding, Settings, TunnelState};
 
+/// So many routes are written before notifications are read.
+const PORTION: usize = 4_000;
+
 /// The kernel's side of this node.
 pub struct Dataplane {
     pub(crate) settings: Settings,
@@ -53,6 +56,8 @@ pub struct Dataplane {
     pub(crate) configured: BTreeSet<u32>,
     /// Those of them whose parameters are to be looked at again.
     pub(crate) recheck: BTreeSet<u32>,
+    /// Interfaces that were switched on since notifications were read: what is told of the time before is old.
+    fresh: BTreeSet<u32>,
     in_sync: bool,
     /// Interfaces must be listed again.
     stale: bool,
@@ -93,6 +98,7 @@ impl Dataplane {
             now: None,
             configured: BTreeSet::new(),
             recheck: BTreeSet::new(),
+            fresh: BTreeSet::new(),
             in_sync: false,
             stale: true,
             changed: true,
@@ -160,11 +166,11 @@ impl Dataplane {
         if self.in_sync { self.tunnels.next_deadline() } else { None }
     }
 
-    /// Learns what anybody changed in the kernel; returns whether an [`Self::apply`] is due.
+    /// Learns what anybody changed in the kernel; [`Self::is_due`] tells whether an [`Self::apply`] has something to do then.
     ///
     /// # Errors
     /// Of the notification socket, which is opened anew: look at everything again.
-    pub fn notice(&mut self) -> Result<bool, Error> {
+    pub fn notice(&mut self) -> Result<(), Error> {
         let events = match self.monitor.receive() {
             Ok(events) => events,
             Err(error) => {
@@ -175,8 +181,15 @@ impl Dataplane {
                 return Err(error);
             }
         };
+        let fresh = std::mem::take(&mut self.fresh);
+        // What such a device is in the end counts; before, it was off because we had not switched it on.
+        let mut ends_up = BTreeMap::new();
+        let links = events.iter().filter_map(|event| if let Event::Link(link) = event { Some(link) } else { None });
+        ends_up.extend(links.filter(|link| fresh.contains(&link.index)).map(|link| (link.index, link.up)));
+        let is_old = |link: &Link| !link.up && ends_up.get(&link.index) == Some(&true);
         for event in events {
             match &event {
+                Event::Link(link) if is_old(link) => continue,
                 Event::Link(link) if is_workload(&self.settings, &link.name) => {
                     self.forget_link(link.index); // renamed, perhaps
                     self.notice_workload(link);
@@ -184,7 +197,10 @@ impl Dataplane {
                 Event::Link(link) => {
                     self.forget_workload(link.index); // renamed away, perhaps
                     let news = self.underlay.put_link(link);
-                    self.suspect(news, link.index);
+                    if news {
+                        self.suspect(news, link.index);
+                        self.tunnels.suspect_entries(&link.name);
+                    }
                 }
                 Event::LinkGone(link) => {
                     self.forget_workload(link.index);
@@ -206,7 +222,7 @@ impl Dataplane {
             }
             self.table.notice(&event);
         }
-        Ok(self.is_due())
+        Ok(())
     }
 
     /// Whether an [`Self::apply`] has something to do.
@@ -237,33 +253,52 @@ impl Dataplane {
             return Ok(Applied::default());
         }
         let mut applied = Applied::default();
-        if self.stale {
-            self.list()?;
-        }
-        self.configure(&mut applied);
-        self.address(&mut applied);
-        self.with_tunnels(&mut applied, Tunnels::make);
-        self.watch()?;
-        self.tunnels.write_vteps(&mut self.socket, &mut applied)?;
-        self.desire_routes();
-        if self.stale || self.table.needs_resync() {
-            self.table.resync(&mut self.socket)?;
-            self.stale = false;
-        }
-        // An interface that vanished between its notification and now takes its route with it: the next notification tells.
-        let failures = self.table.apply(&mut self.socket);
-        let named = |(key, error): (RouteKey, Error)| Failure { what: key.destination.to_string(), error };
-        applied.failures.extend(failures.into_iter().map(named));
-        self.with_tunnels(&mut applied, Tunnels::retire);
+        // What comes from now on is for the next time.
+        self.changed = false;
+        let stale = std::mem::take(&mut self.stale);
+        let written = self.write(stale, &mut applied);
         // What failed is tried again: a route by its table, an interface because it is not configured.
-        self.changed = !applied.failures.is_empty();
+        self.changed |= !applied.failures.is_empty() || written.is_err();
+        self.stale |= stale && written.is_err();
+        written?;
         self.failed = applied.failures.iter().map(|failure| failure.what.clone()).collect();
         Ok(applied)
     }
 
+    /// The kernel tells us of each of our own changes: that is read in between, so that there never is more than it can keep.
+    fn write(&mut self, stale: bool, applied: &mut Applied) -> Result<(), Error> {
+        if stale {
+            self.list()?;
+        }
+        self.configure(applied);
+        self.address(applied);
+        self.with_tunnels(applied, Tunnels::make);
+        self.watch()?;
+        if !self.fresh.is_empty() {
+            self.notice()?;
+        }
+        self.tunnels.write_vteps(&mut self.socket, applied)?;
+        self.desire_routes();
+        if stale || self.table.needs_resync() {
+            self.table.resync(&mut self.socket)?;
+        }
+        let mut changes = self.table.changes();
+        while !changes.is_made() {
+            // An interface that vanished between its notification and now takes its route with it: the next notification tells.
+            let failures = self.table.make(&mut self.socket, &mut changes, PORTION);
+            let named = |(key, error): (RouteKey, Error)| Failure { what: key.destination.to_string(), error };
+            applied.failures.extend(failures.into_iter().map(named));
+            if !changes.is_made() {
+                self.notice()?;
+            }
+        }
+        self.with_tunnels(applied, Tunnels::retire);
+        Ok(())
+    }
+
     /// How many of our routes the kernel holds.
     pub fn route_count(&self) -> usize {
-        self.table.actual().count()
+        self.table.actual_count()
     }
 
     /// The addresses of this node with their subnets, as far as the kernel has told, but those of workloads and tunnels.
@@ -300,15 +335,16 @@ impl Dataplane {
     fn forget_link(&mut self, index: u32) {
         if let Some(link) = self.underlay.remove_link(index) {
             self.changed = true;
-            self.tunnels.suspect(&link.name);
+            self.tunnels.suspect();
+            self.tunnels.suspect_entries(&link.name);
         }
     }
 
     /// One of the node's own interfaces is another than before, if it is `news`.
     fn suspect(&mut self, news: bool, index: u32) {
-        if let Some(link) = self.underlay.link(index).filter(|_| news) {
+        if news && self.underlay.link(index).is_some() {
             self.changed = true;
-            self.tunnels.suspect(&link.name);
+            self.tunnels.suspect();
         }
     }
 
@@ -336,11 +372,12 @@ impl Dataplane {
             now: self.now,
             applied,
             lost: BTreeSet::new(),
+            fresh: BTreeSet::new(),
         };
         work(&mut self.tunnels, &mut context);
-        for index in context.lost {
-            self.lose_routes(index, |_| true);
-        }
+        let Context { lost, fresh, .. } = context;
+        lost.into_iter().for_each(|index| self.table.forget(index, |_| true));
+        self.fresh.extend(fresh);
     }
 
     /// Has the monitor tell of the neighbours of our VXLAN devices.
@@ -361,5 +398,44 @@ impl fmt::Debug for Dataplane {
             .field("table", &self.table)
             .field("links", &self.links.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use calico_netlink::{Veth, namespace};
+    use felix_calc::{Path, Remote};
+
+    #[test]
+    fn what_the_kernel_tells_of_our_own_writes_never_is_more_than_it_keeps() {
+        namespace::inside(namespace::create().expect("root makes namespaces"), || {
+            let mut socket = Socket::open().unwrap();
+            let veth = Veth { name: "eth0", peer_name: "peer", queues: Some(1), ..Veth::default() };
+            socket.add_veth(&veth).unwrap();
+            let up = calico_netlink::LinkChange { up: Some(true), ..calico_netlink::LinkChange::default() };
+            for name in ["eth0", "peer"] {
+                let index = socket.link(name).unwrap().unwrap().index;
+                socket.change_link(index, &up).unwrap();
+            }
+            let index = socket.link("eth0").unwrap().unwrap().index;
+            socket.add_address(&Address::new(index, "192.0.2.1/24".parse().unwrap())).unwrap();
+            let mut dataplane = Dataplane::open(Settings::default()).unwrap();
+            let mut witness = Monitor::open().unwrap();
+            let gateway = "192.0.2.9".parse().unwrap();
+            for number in 0..40_000_u32 {
+                let destination = IpNet::new(std::net::Ipv4Addr::from(0x0a40_0000 + number * 64).into(), 26).unwrap();
+                let wanted = Some(Remote::By(Path::Plain { gateway }));
+                dataplane.change(Change::Remote { destination, wanted });
+            }
+            dataplane.change(Change::InSync);
+            assert_eq!(dataplane.apply().unwrap().failures.len(), 0);
+            dataplane.notice().unwrap();
+            assert!(!dataplane.stale && !dataplane.table.needs_resync() && !dataplane.is_due());
+            assert_eq!(dataplane.route_count(), 40_000);
+            // Whoever does not read meanwhile loses some.
+            assert!(witness.receive().unwrap().contains(&Event::Overrun));
+        })
+        .unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! Which routes lead to other nodes, given what is wanted and which ways there are?
 //!
-//! There may be sixty thousand of them, so only those are looked at that changed, or all when a way did.
+//! There may be sixty thousand of them, so only those are looked at that changed, or whose way did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -72,10 +72,33 @@ impl Remotes {
 
     /// Takes the ways that there are.
     pub(crate) fn set_ways(&mut self, ways: Ways) {
-        if self.ways != ways {
-            self.ways = ways;
-            self.dirty.extend(self.wanted.keys());
+        if self.ways == ways {
+            return;
         }
+        let old = std::mem::replace(&mut self.ways, ways);
+        let new = &self.ways;
+        let plain = (&old.plain, &old.own) != (&new.plain, &new.own);
+        let (ipip, vxlan, vxlan_v6) = (old.ipip != new.ipip, old.vxlan != new.vxlan, old.vxlan_v6 != new.vxlan_v6);
+        let concerned = |(destination, remote): &(&IpNet, &Remote)| match remote {
+            Remote::Leave => false,
+            Remote::By(Path::Plain { gateway }) => plain && old.towards(*gateway) != new.towards(*gateway),
+            Remote::By(Path::Ipip { .. }) => ipip,
+            Remote::By(Path::Vxlan { gateway }) => {
+                if gateway.is_ipv4() {
+                    vxlan
+                } else {
+                    vxlan_v6
+                }
+            }
+            Remote::By(Path::VxlanLink) => {
+                if destination.addr().is_ipv4() {
+                    vxlan
+                } else {
+                    vxlan_v6
+                }
+            }
+        };
+        self.dirty.extend(self.wanted.iter().filter(concerned).map(|(destination, _)| *destination));
     }
 
     /// What is to be done where something changed since the last call.
@@ -132,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_becomes_a_route_as_soon_as_there_is_a_way_and_a_change_of_ways_concerns_all() {
+    fn a_path_becomes_a_route_as_soon_as_there_is_a_way_and_a_change_of_a_way_concerns_those_that_go_by_it() {
         let settings = Settings::default();
         let mut remotes = Remotes::default();
         let [a, b, c]: [IpNet; 3] = ["10.1.0.0/26", "10.2.0.0/26", "fd00::/122"].map(|text| text.parse().unwrap());
@@ -148,8 +171,19 @@ mod tests {
         let gateway = |last| NextHop::via([192, 0, 2, last].into()).onlink();
         let ipip = Route::unicast(a, [gateway(1).on(4)], 80).with_metric(1024).with_mtu(1480);
         let direct = Route::unicast(b, [gateway(2).on(3)], 80).with_metric(1024);
-        let expected = [(a, Place::Want(Box::new(ipip))), (b, Place::Want(Box::new(direct))), (c, Place::Leave)];
+        let expected = [(a, Place::Want(Box::new(ipip))), (b, Place::Want(Box::new(direct.clone())))];
         assert_eq!(remotes.drain(&settings), expected);
+        // An interface more, by which no gateway is reached, and then one by which it is.
+        let mut ways = remotes.ways.clone();
+        ways.plain.push(("172.17.0.0/16".parse().unwrap(), 9));
+        remotes.set_ways(ways.clone());
+        assert_eq!(remotes.drain(&settings), []);
+        ways.plain.insert(0, ("192.0.2.0/25".parse().unwrap(), 9));
+        remotes.set_ways(ways.clone());
+        let moved = Route { next_hops: vec![gateway(2).on(9)], ..direct };
+        assert_eq!(remotes.drain(&settings), [(b, Place::Want(Box::new(moved)))]);
+        remotes.set_ways(Ways { ipip: None, ..ways });
+        assert_eq!(remotes.drain(&settings), [(a, Place::Leave)]);
 
         remotes.change(a, None);
         remotes.touch(a);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use calico_netlink::{Event, Route, RouteKey, TABLE_MAIN};
+use calico_netlink::{Route, RouteKey, TABLE_MAIN};
 use ipnet::IpNet;
 
 use crate::remotes::{Place, metric};
@@ -49,16 +49,7 @@ impl Dataplane {
     /// address the kernel removes them and says nothing. Those that are still there are found when they are added again.
     pub(crate) fn suspect_routes(&mut self, index: u32, lost: &IpNet) {
         if lost.addr().is_ipv4() {
-            self.lose_routes(index, |route| route.destination.addr().is_ipv4());
-        }
-    }
-
-    /// Takes it that routes through an interface are gone.
-    pub(crate) fn lose_routes(&mut self, index: u32, which: impl Fn(&Route) -> bool) {
-        let through = |route: &&Route| which(route) && route.next_hops.iter().any(|hop| hop.interface == Some(index));
-        let routes: Vec<Route> = self.table.actual().filter(through).cloned().collect();
-        for route in routes {
-            self.table.notice(&Event::RouteGone(route));
+            self.table.forget(index, |route| route.destination.addr().is_ipv4());
         }
     }
 }

@@ -117,7 +117,8 @@ impl World {
         let deadline = Instant::now() + Duration::from_secs(5);
         let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
         loop {
-            if self.dataplane.notice().unwrap() {
+            self.dataplane.notice().unwrap();
+            if self.dataplane.is_due() {
                 self.apply();
             }
             let addresses = self.addresses(link);
@@ -134,7 +135,8 @@ impl World {
     fn becomes(&mut self, expected: &[&str]) {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            if self.dataplane.notice().unwrap() {
+            self.dataplane.notice().unwrap();
+            if self.dataplane.is_due() {
                 self.apply();
             }
             let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();

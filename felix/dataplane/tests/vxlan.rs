@@ -3,7 +3,7 @@
 mod net;
 
 use std::net::UdpSocket;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use calico_netlink::{Event, LinkChange, Mac, NextHop, Route, Vxlan, namespace, sysctl};
 use felix_calc::{Change, Path, Remote, Set, Tunnels, Vtep};
@@ -367,6 +367,39 @@ fn what_only_the_operator_can_put_right_is_named_and_taken_up_when_it_is() {
 }
 
 #[test]
+fn a_tunnel_lingers_as_long_as_the_one_that_is_wanted_instead_does_not_come() {
+    let [mut one, two] = two();
+    let start = Instant::now();
+    one.dataplane.at(start);
+    one.apply();
+    // Its kernel lacks what is wanted, its port is taken or, as here, its name: it cannot come.
+    run("ip link add tunl0 type bridge");
+    run("ip link set tunl0 up");
+    one.becomes("the other device is known", |node| !node.dataplane.is_due());
+    let own = one.only_ipip();
+    one.want([own, remote(2, false, Some(Remote::Leave)), remote(2, true, Some(Remote::Leave))]);
+    for seconds in [121, 241, 3_601] {
+        one.dataplane.at(start + Duration::from_secs(seconds));
+        one.apply();
+        assert!(one.link("vxlan.calico").up && one.reaches(2, false) && one.reaches(2, true), "after {seconds} s");
+        assert!(one.dataplane.next_deadline() > Some(start + Duration::from_secs(seconds)));
+    }
+    // The time begins when it has come, or is not wanted either.
+    let later = start + Duration::from_secs(4_000);
+    one.dataplane.at(later);
+    one.apply();
+    one.want([Change::Tunnels(Tunnels::default())]);
+    assert_eq!(one.dataplane.next_deadline(), Some(later + LINGER));
+    one.dataplane.at(later + LINGER);
+    one.apply();
+    assert!(one.socket.link("vxlan.calico").unwrap().is_none());
+    one.dataplane.at(later + 3 * LINGER);
+    one.apply();
+    assert!(one.link("tunl0").up, "what only has the name stays as it is");
+    drop(two);
+}
+
+#[test]
 fn ipip_comes_up_or_it_is_said_why_not() {
     let net = Net::new();
     let mut one = net.node(1, Segment::A, Settings::default());
@@ -453,7 +486,8 @@ fn five_thousand_nodes_with_sixty_thousand_blocks() {
     });
     timed("the device is set down and comes back", &mut one, &mut |one| {
         one.change_link("vxlan.calico", &LinkChange { up: Some(false), ..LinkChange::default() });
-        assert!(one.dataplane.notice().unwrap());
+        one.dataplane.notice().unwrap();
+        assert!(one.dataplane.is_due());
         one.apply();
     });
 }

@@ -41,6 +41,8 @@ pub(super) struct Device<W> {
     /// The address that we gave it last.
     address: Option<IpNet>,
     pub(super) findings: Vec<Finding>,
+    /// Who holds its UDP port, as was found when that was refused first: to find it takes long.
+    pub(super) port_holder: Option<String>,
     /// What others did that was undone since the last audit.
     pub(super) removed: Vec<Finding>,
 }
@@ -59,6 +61,7 @@ impl<W: Clone> Device<W> {
             parent: None,
             address: None,
             findings: Vec::new(),
+            port_holder: None,
             removed: Vec::new(),
         }
     }
@@ -79,6 +82,18 @@ impl<W: Clone> Device<W> {
     /// Whether it has lingered long enough.
     pub(super) fn is_over(&self, now: Option<Instant>) -> bool {
         self.over.zip(now).is_some_and(|(over, now)| over <= now)
+    }
+
+    /// Lets it linger from now on, if it does.
+    pub(super) fn prolong(&mut self, now: Option<Instant>) {
+        if let (Some(over), Some(now)) = (&mut self.over, now) {
+            *over = now + LINGER;
+        }
+    }
+
+    /// Could not be removed: that is tried again.
+    pub(super) fn keep(&mut self, now: Option<Instant>) {
+        self.over = now.map(|now| now + RETRY);
     }
 
     /// Begins to look at the device, which is there if `ours` says so. Returns what it is to be, if anything.
@@ -174,6 +189,9 @@ impl<W: Clone> Device<W> {
         let found = context.socket.link_by_index(link.index)?;
         let link = found.unwrap_or_else(|| Link { up: change.up.unwrap_or(link.up), ..link.clone() });
         context.underlay.put_link(&link);
+        if link.up {
+            context.fresh.insert(link.index);
+        }
         self.index = Some(link.index);
         Ok(link)
     }
@@ -244,6 +262,7 @@ impl<W: Clone> Device<W> {
     /// It is there and up: packets may come.
     pub(super) fn serve(&mut self, link: &Link) {
         self.way = Way::of(link);
+        self.port_holder = None;
         if self.way.is_some() && !std::mem::replace(&mut self.taken, true) {
             info!(interface = self.name, mtu = link.mtu, "the tunnel is up");
         }

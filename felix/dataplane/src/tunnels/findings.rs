@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use calico_netlink::{Route, RouteFilter, TABLE_MAIN, sysctl};
+use calico_netlink::{RouteFilter, TABLE_MAIN, sysctl};
 
 use super::Context;
 use crate::Finding;
@@ -15,10 +15,35 @@ const FLANNEL: [&str; 4] = ["flannel.1", "flannel-v6.1", "flannel.4096", "cni0"]
 /// `RTPROT_KERNEL`.
 const KERNEL: u8 = 2;
 
+/// What flannel left, as of when that was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Flannel {
+    links: Vec<(String, u32)>,
+    findings: Vec<Finding>,
+}
+
+impl Flannel {
+    /// Looks at it again the next time.
+    pub(super) fn forget(&mut self) {
+        self.links.clear();
+    }
+
+    /// Looks at it if something of it came or went.
+    fn look(&mut self, context: &mut Context<'_>) -> &[Finding] {
+        let left = context.underlay.links().filter(|link| FLANNEL.contains(&link.name.as_str()));
+        let left: Vec<(String, u32)> = left.map(|link| (link.name.clone(), link.index)).collect();
+        if left != self.links || left.is_empty() {
+            self.findings = left.iter().map(|(name, index)| flannel(context, name, *index)).collect();
+            self.links = left;
+        }
+        &self.findings
+    }
+}
+
 /// `parents` are the numbers of interfaces that outer packets leave by.
-pub(super) fn of_node(context: &mut Context<'_>, parents: [Option<u32>; 3]) -> Vec<Finding> {
+pub(super) fn of_node(context: &mut Context<'_>, parents: [Option<u32>; 3], before: &mut Flannel) -> Vec<Finding> {
     let mut findings = strict_filters(context.underlay, parents);
-    findings.extend(flannel(context));
+    findings.extend_from_slice(before.look(context));
     findings
 }
 
@@ -44,31 +69,19 @@ fn strict_filters(underlay: &Underlay, parents: [Option<u32>; 3]) -> Vec<Finding
     strict.map(|link| finding(&link.name)).collect()
 }
 
-fn flannel(context: &mut Context<'_>) -> Vec<Finding> {
-    let left: Vec<_> = context.underlay.links().filter(|link| FLANNEL.contains(&link.name.as_str())).cloned().collect();
-    if left.is_empty() {
-        return Vec::new();
-    }
+fn flannel(context: &mut Context<'_>, name: &str, index: u32) -> Finding {
     let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
-    let routes = context.socket.routes(&filter).unwrap_or_default();
-    let finding = |link: &calico_netlink::Link| {
-        let here = |route: &&Route| {
-            route.protocol != KERNEL && route.next_hops.iter().any(|hop| hop.interface == Some(link.index))
-        };
-        let through = routes.iter().filter(here);
-        let count = through.count();
-        let routes = match count {
-            0 => String::new(),
-            1 => " with a route".to_owned(),
-            _ => format!(" with {count} routes"),
-        };
-        let text = format!(
-            "left by flannel{routes}, which may lead packets of pods astray; when no pod of flannel is left on this node, \
-             calicoctl node cleanup --flannel removes it"
-        );
-        Finding::interface(&link.name, text)
+    let routes = context.socket.routes_through(index, &filter).unwrap_or_default();
+    let routes = match routes.iter().filter(|route| route.protocol != KERNEL).count() {
+        0 => String::new(),
+        1 => " with a route".to_owned(),
+        count => format!(" with {count} routes"),
     };
-    left.iter().map(finding).collect()
+    let text = format!(
+        "left by flannel{routes}, which may lead packets of pods astray; when no pod of flannel is left on this node, \
+         calicoctl node cleanup --flannel removes it"
+    );
+    Finding::interface(name, text)
 }
 
 /// Who receives on a UDP port, as well as can be said.

@@ -21,7 +21,8 @@ const OVERHEAD: u32 = 20;
 /// Makes the device what is wanted.
 pub(super) fn make(device: &mut Device<Ipip>, context: &mut Context<'_>) {
     let found = context.underlay.named(IPIP).cloned();
-    let ours = |link: &&Link| link.alias.as_deref() == Some(MARK) || device.settled().is_some();
+    // What only has the name is nobody's to switch off.
+    let ours = |link: &&Link| is_ipip(link) && (link.alias.as_deref() == Some(MARK) || device.settled().is_some());
     let known = found.as_ref().filter(ours).cloned();
     let Some(wanted) = device.begin(known.as_ref(), context.now) else {
         if let Some(link) = found.filter(|link| link.up && known.is_none()) {
@@ -36,7 +37,7 @@ pub(super) fn make(device: &mut Device<Ipip>, context: &mut Context<'_>) {
             None => return,
         },
     };
-    if link.kind.as_deref() != Some("ipip") {
+    if !is_ipip(&link) {
         device.way = None;
         let kind = link.kind.as_deref().unwrap_or("another");
         let text = format!("it is of kind {kind}, not ipip, so no IPIP can be used; rename or remove it");
@@ -56,6 +57,10 @@ pub(super) fn make(device: &mut Device<Ipip>, context: &mut Context<'_>) {
     }
 }
 
+fn is_ipip(link: &Link) -> bool {
+    link.kind.as_deref() == Some("ipip")
+}
+
 /// Switches it off and takes its addresses. Returns whether that was done.
 pub(super) fn remove(device: &mut Device<Ipip>, context: &mut Context<'_>) -> bool {
     let Some(link) = device.index().and_then(|index| context.underlay.link(index)).cloned() else { return false };
@@ -73,6 +78,7 @@ pub(super) fn remove(device: &mut Device<Ipip>, context: &mut Context<'_>) -> bo
     match context.socket.change_link(link.index, &change) {
         Err(error) if !error.is_not_found() => {
             context.applied.fail(IPIP, error);
+            device.keep(context.now);
             return false;
         }
         _ => {}
@@ -89,8 +95,7 @@ fn create(device: &mut Device<Ipip>, context: &mut Context<'_>) -> Option<Link> 
         // The request loads the module, and that makes the device.
         Err(error) if !error.is_exists() => {
             match error.errno() {
-                // EOPNOTSUPP
-                Some(95) => device.refuse(
+                Some(libc::EOPNOTSUPP) => device.refuse(
                     context.now,
                     "the kernel has no IPIP, which an IP pool asks for; load the module ipip on the node (modprobe ipip), \
                      or use VXLAN in the pool",

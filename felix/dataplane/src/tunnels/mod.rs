@@ -9,7 +9,8 @@
 //! | `findings.rs` | what can only the operator put right? |
 //!
 //! A device that nobody wants any more stays for [`LINGER`], since other nodes learn of it later than we: what they still
-//! send through the tunnel is understood.
+//! send through the tunnel is understood. It stays for as long as another that is wanted instead has not come (its kernel lacks
+//! a module, its port is taken), for then both sides go on as before; the time begins when that has come.
 
 mod device;
 mod findings;
@@ -53,6 +54,8 @@ pub(crate) struct Context<'a> {
     pub(crate) applied: &'a mut Applied,
     /// Numbers of devices that were removed or lost their last address: their routes are gone, too.
     pub(crate) lost: BTreeSet<u32>,
+    /// Numbers of devices that were switched on.
+    pub(crate) fresh: BTreeSet<u32>,
 }
 
 /// The three devices and what lies behind them.
@@ -67,6 +70,7 @@ pub(crate) struct Tunnels {
     due: bool,
     /// What concerns no device of ours.
     findings: Vec<Finding>,
+    flannel: findings::Flannel,
 }
 
 impl Default for Tunnels {
@@ -79,6 +83,7 @@ impl Default for Tunnels {
             vteps_v6: Vteps::default(),
             due: true,
             findings: Vec::new(),
+            flannel: findings::Flannel::default(),
         }
     }
 }
@@ -102,15 +107,21 @@ impl Tunnels {
         self.due = true;
         self.vteps.resync();
         self.vteps_v6.resync();
+        self.flannel.forget();
         self.ipip.removed.clear();
-        self.vxlan.removed.clear();
-        self.vxlan_v6.removed.clear();
+        for device in [&mut self.vxlan, &mut self.vxlan_v6] {
+            device.removed.clear();
+            device.port_holder = None;
+        }
     }
 
-    /// Something about the node's interfaces changed: perhaps a parent, perhaps a device of ours. `name` is the interface's.
-    pub(crate) fn suspect(&mut self, name: &str) {
+    /// Something about the node's interfaces changed: perhaps a parent, perhaps a device of ours.
+    pub(crate) fn suspect(&mut self) {
         self.due = true;
-        // An interface that was off has lost its neighbours.
+    }
+
+    /// An interface is another than before: one that was off has lost its neighbours.
+    pub(crate) fn suspect_entries(&mut self, name: &str) {
         match name {
             VXLAN => self.vteps.resync(),
             VXLAN_V6 => self.vteps_v6.resync(),
@@ -192,7 +203,7 @@ impl Tunnels {
         vxlan::make(&mut self.vxlan, context);
         vxlan::make(&mut self.vxlan_v6, context);
         let parents = [self.ipip.parent, self.vxlan.parent, self.vxlan_v6.parent];
-        self.findings = findings::of_node(context, parents);
+        self.findings = findings::of_node(context, parents, &mut self.flannel);
         self.due = context.applied.failures.len() > before;
     }
 
@@ -210,12 +221,22 @@ impl Tunnels {
         Ok(())
     }
 
+    /// Whether a device that is wanted has not come: until it has, packets go as before, and other nodes go on to send as before.
+    fn is_awaited(&self) -> bool {
+        is_missing(&self.ipip) || is_missing(&self.vxlan) || is_missing(&self.vxlan_v6)
+    }
+
     /// Removes what nobody wants any more, after the routes that needed it: entries, then devices that lingered long enough.
     pub(crate) fn retire(&mut self, context: &mut Context<'_>) {
         for (device, vteps) in [(&self.vxlan, &mut self.vteps), (&self.vxlan_v6, &mut self.vteps_v6)] {
             if device.index().is_some() && device.wanted.is_some() {
                 vteps.sweep(context.socket, device.name, context.applied);
             }
+        }
+        if self.is_awaited() {
+            self.ipip.prolong(context.now);
+            self.vxlan.prolong(context.now);
+            self.vxlan_v6.prolong(context.now);
         }
         for (name, done) in [
             (IPIP, self.ipip.is_over(context.now) && ipip::remove(&mut self.ipip, context)),
@@ -227,6 +248,11 @@ impl Tunnels {
             }
         }
     }
+}
+
+/// Whether a device is wanted and does not take packets.
+fn is_missing<W>(device: &Device<W>) -> bool {
+    device.wanted.is_some() && device.way.is_none()
 }
 
 impl Way {

@@ -89,15 +89,16 @@ fn make_wanted(
     let change = LinkChange { up: Some(true), mtu: Some(mtu), mac: Some(mac), ..LinkChange::default() };
     let link = match device.set(context, &link, &change) {
         Ok(link) => link,
-        Err(error) if error.errno() == Some(98) => {
+        Err(error) if error.errno() == Some(libc::EADDRINUSE) => {
             device.way = None;
-            // EADDRINUSE
-            let holder = findings::port_holder(desired.port, context.underlay, device.name);
+            let found = device.port_holder.take();
+            let holder = found.unwrap_or_else(|| findings::port_holder(desired.port, context.underlay, device.name));
             let text = format!(
                 "UDP port {} is used by {holder}, so no VXLAN can be received; stop that, or give another vxlanPort in \
                  FelixConfiguration (the same on all nodes)",
                 desired.port
             );
+            device.port_holder = Some(holder);
             device.refuse(context.now, text);
             return Ok(());
         }
@@ -113,7 +114,10 @@ pub(super) fn remove(device: &mut Device<Wanted>, context: &mut Context<'_>) -> 
     let Some(link) = device.index().and_then(|index| context.underlay.link(index)).cloned() else { return false };
     match delete(context, &link) {
         Ok(()) => device.forget(),
-        Err(error) => device.fail(context, error),
+        Err(error) => {
+            device.keep(context.now);
+            device.fail(context, error);
+        }
     }
     device.index().is_none()
 }
@@ -151,10 +155,11 @@ fn create(
         })
     };
     let text = match error.errno() {
-        // EOPNOTSUPP
-        Some(95) => "the kernel has no VXLAN, which an IP pool asks for; load the module vxlan on the node \
+        Some(libc::EOPNOTSUPP) => {
+            "the kernel has no VXLAN, which an IP pool asks for; load the module vxlan on the node \
                      (modprobe vxlan), or use IPIP in the pool"
-            .to_owned(),
+                .to_owned()
+        }
         _ if error.is_exists() => {
             let other = context.underlay.links().find(clashes).map_or("another interface", |link| link.name.as_str());
             format!(

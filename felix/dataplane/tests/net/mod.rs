@@ -190,7 +190,8 @@ impl Node {
         self.enter();
         let deadline = Instant::now() + Duration::from_secs(1);
         loop {
-            if self.dataplane.notice().unwrap() {
+            self.dataplane.notice().unwrap();
+            if self.dataplane.is_due() {
                 self.dataplane.apply().unwrap();
             }
             if so(self) {
