@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use calico_netlink::nftables::{Family, delete_table, has_table};
-use calico_netlink::{LinkChange, Route, RouteFilter, RouteKind, Socket};
+use calico_netlink::{Link, LinkChange, Route, RouteFilter, RouteKind, Socket};
 
 use super::Report;
 
@@ -24,11 +24,6 @@ const IPIP: &str = "tunl0";
 const TABLE: &str = "calico";
 
 pub(super) fn clean(prefixes: &[&str], report: &mut Report) {
-    let read = || -> calico_netlink::Result<_> {
-        let mut socket = Socket::open()?;
-        let (links, routes) = (socket.links()?, socket.routes(&RouteFilter::default())?);
-        Ok((socket, links, routes))
-    };
     let (mut socket, links, routes) = match read() {
         Ok(read) => read,
         Err(error) => return report.fail("routes and devices", error),
@@ -62,6 +57,13 @@ pub(super) fn clean(prefixes: &[&str], report: &mut Report) {
             Err(error) => report.fail(table, error),
         }
     }
+}
+
+/// What is there, and the socket to change it by.
+pub(super) fn read() -> calico_netlink::Result<(Socket, Vec<Link>, Vec<Route>)> {
+    let mut socket = Socket::open()?;
+    let (links, routes) = (socket.links()?, socket.routes(&RouteFilter::default())?);
+    Ok((socket, links, routes))
 }
 
 fn is_tunnel(name: &str) -> bool {
