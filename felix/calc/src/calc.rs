@@ -94,17 +94,10 @@ impl Calc {
                 Ok(changed) => self.choose_if(changed),
                 Err(reason) => vec![Change::Ignored { key: Some(peer.key()), reason: reason.into() }],
             },
-            Update::Configuration(configuration) => {
-                let mut changes = match configuration.metadata.name() == DEFAULT {
-                    true => self.cluster.set_bgp_programs(configuration.spec.program_cluster_routes.as_deref()),
-                    false => Vec::new(),
-                };
-                match self.peering.put_configuration(&configuration) {
-                    Ok(changed) => changes.extend(self.choose_if(changed)),
-                    Err(reason) => changes.push(Change::Ignored { key: Some(configuration.key()), reason }),
-                }
-                changes
-            }
+            Update::Configuration(configuration) => match self.peering.put_configuration(&configuration) {
+                Ok(changed) => self.choose_if(changed),
+                Err(reason) => vec![Change::Ignored { key: Some(configuration.key()), reason }],
+            },
             Update::Programs(written) => self.cluster.set_bgp_programs(written.as_deref()),
             Update::FelixPrograms(written) => self.cluster.set_felix_programs(written),
             Update::Node(node) => {
@@ -211,6 +204,12 @@ impl Calc {
     /// What the operator should know, as far as it was told and still holds.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.notices.iter().chain(self.cluster.notices())
+    }
+
+    /// Destinations whose nodes do not take packets yet by what their pools want. They are sent to by another way that both
+    /// ends understand, or as before; what is not among them follows from the present alone.
+    pub fn awaited(&self) -> impl Iterator<Item = &IpNet> {
+        self.cluster.awaited()
     }
 
     /// Whether [`Update::InSync`] has come.

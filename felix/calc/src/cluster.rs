@@ -49,7 +49,7 @@ struct Touched {
     notices: bool,
 }
 
-/// Which tunnels pools want.
+/// Which tunnels pools want, or a node announces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Modes {
     ipip: bool,
@@ -77,6 +77,8 @@ pub(crate) struct Cluster {
     held: Vec<IpNet>,
     /// This node's subnets, IPv4 and IPv6.
     subnets: (Option<IpNet>, Option<IpNet>),
+    /// The tunnels that this node's own Node announces.
+    announced: Modes,
     modes: Modes,
     /// Names of nodes, each kept once; at some size those are dropped that nobody has any more.
     names: BTreeSet<Name>,
@@ -100,6 +102,7 @@ impl Cluster {
             external: settings.external_nodes.iter().map(IpNet::trunc).collect(),
             held: Vec::new(),
             subnets: (None, None),
+            announced: Modes::default(),
             modes: Modes::default(),
             names: BTreeSet::from([own.clone()]),
             sweep_names_at: 1024,
@@ -204,7 +207,7 @@ impl Cluster {
         }
         if nodes.contains(&self.own) {
             touched.notices = true;
-            self.look_at_subnets(&mut touched);
+            self.look_at_own(&mut touched);
         }
         touched.nodes = nodes;
         self.settle(touched)
@@ -214,15 +217,22 @@ impl Cluster {
     pub(crate) fn set_held(&mut self, held: Vec<IpNet>) -> Vec<Change> {
         self.held = held;
         let mut touched = Touched { notices: true, ..Touched::default() };
-        self.look_at_subnets(&mut touched);
+        self.look_at_own(&mut touched);
         self.settle(touched)
     }
 
-    fn look_at_subnets(&mut self, touched: &mut Touched) {
+    /// Looks at what of this node itself all routes depend on.
+    fn look_at_own(&mut self, touched: &mut Touched) {
         let own = self.nodes.own();
         let subnet = |ipv6| subnet::of(own?.family(ipv6).host?, &self.held);
         let subnets = (subnet(false), subnet(true));
-        if std::mem::replace(&mut self.subnets, subnets) != subnets {
+        let announced = own.map_or(Modes::default(), |own| Modes {
+            ipip: own.v4.ipip.is_some(),
+            vxlan: own.v4.vxlan.is_some(),
+            vxlan_v6: own.v6.vxlan.is_some(),
+        });
+        let before = (std::mem::replace(&mut self.subnets, subnets), std::mem::replace(&mut self.announced, announced));
+        if before != (subnets, announced) {
             self.touch_destinations(touched);
         }
     }
@@ -270,6 +280,11 @@ impl Cluster {
     /// What the operator should know, and what still holds.
     pub(crate) fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.told.notices.iter()
+    }
+
+    /// Destinations whose nodes do not take packets by what their pools want.
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = &IpNet> {
+        self.told.awaited()
     }
 
     fn touch_destinations(&self, touched: &mut Touched) {

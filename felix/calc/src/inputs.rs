@@ -39,7 +39,7 @@ pub enum Update {
     Block(Box<IPAMBlock>),
     /// A BGPPeer was created or changed.
     Peer(Box<BGPPeer>),
-    /// A BGPConfiguration was created or changed.
+    /// A BGPConfiguration was created or changed. Who programs which routes is told by [`Update::Programs`].
     Configuration(Box<BGPConfiguration>),
     /// What BGPConfiguration `default` says in `programClusterRoutes` as it is stored now
     /// ([`bgp_plan::owners::written`]), whether or not the rest of that version can be read: the BGP speaker reads the same,

@@ -8,8 +8,9 @@
 //! it; see [`Calc::claim`].
 //!
 //! How other nodes' pods are reached follows from nodes, blocks and pools (`cluster.rs`); whose a class of routes is and
-//! which subnet a node is in, the BGP speaker asks in the same place (`bgp_plan`). A route that is another's, or a way
-//! that is not ready at its other end, is [`Remote::Leave`]: nothing is taken away before the next owner has replaced it.
+//! which subnet a node is in, the BGP speaker asks in the same place (`bgp_plan`). A route that is another's is
+//! [`Remote::Leave`]: nothing is taken away before the next owner has replaced it. A node that is not ready for what its
+//! pool wants ([`Calc::awaited`]) is sent to as before, or by what both ends understand; only there does the past count.
 
 mod block;
 mod calc;

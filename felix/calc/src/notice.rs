@@ -46,16 +46,19 @@ pub enum Notice {
         /// What is wrong with it.
         fault: String,
     },
-    /// Routes without encapsulation are felix's, and a node is not on this node's link.
+    /// Routes without encapsulation are felix's, and nodes are not on this node's link.
     #[error(
-        "node {node} has the address {gateway}, which is in no subnet of this node, so it cannot be the gateway of plain \
-         routes; encapsulate its pools (CrossSubnet is enough), or let BGP program them (programClusterRoutes)"
+        "plain routes need a gateway on this node's link, and in no subnet of this node is {}; no route leads to the pods \
+         there; encapsulate their pools (CrossSubnet is enough), or let BGP program the routes (programClusterRoutes)",
+        named(*count, first)
     )]
     NotOnLink {
-        /// The node.
+        /// This node.
         node: String,
-        /// Its address.
-        gateway: IpAddr,
+        /// How many nodes there are; one with addresses of both families counts twice.
+        count: usize,
+        /// The first of them by name, and their addresses.
+        first: Vec<(String, IpAddr)>,
     },
     /// It is not known who is on this node's link, though routes depend on it.
     #[error(
@@ -80,6 +83,15 @@ pub enum Notice {
         /// The other.
         other: String,
     },
+}
+
+/// `far (10.0.9.3), farther (10.0.9.4) and 7 more`
+fn named(count: usize, first: &[(String, IpAddr)]) -> String {
+    let names: Vec<_> = first.iter().map(|(node, address)| format!("{node} ({address})")).collect();
+    match count.saturating_sub(first.len()) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
 impl Notice {

@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use calico_api::{EncapMode, Kind};
 use felix_calc::{Change, Notice, Routing, Set, Unusable, Update};
 use proptest::prelude::*;
@@ -57,9 +59,9 @@ fn a_pools_mode_and_who_programs_which_class_decide_the_path() {
 
     check_modes(plain(), bgp, default, "leave", "leave");
     check_modes(plain(), bgp, speakers, "leave", "leave");
-    check_modes(plain(), bgp, felixs, direct, "leave");
-    check_modes(plain(), bgp, swapped, direct, "leave");
-    check_modes(plain(), alone, default, direct, "leave");
+    check_modes(plain(), bgp, felixs, direct, "");
+    check_modes(plain(), bgp, swapped, direct, "");
+    check_modes(plain(), alone, default, direct, "");
     check_modes(ipip(ALWAYS), bgp, default, by_ipip[0], by_ipip[1]);
     check_modes(ipip(ALWAYS), bgp, felixs, by_ipip[0], by_ipip[1]);
     check_modes(ipip(ALWAYS), bgp, speakers, "leave", "leave");
@@ -171,19 +173,109 @@ fn a_node_is_sent_to_as_before_until_it_says_that_it_is_ready_for_the_new_way() 
     assert_eq!(world.vteps(), ["near 10.244.2.10 at 10.0.0.22"]);
     world.take(node(Some("10.0.0.2/24"), "near").ready("10.244.2").update());
     world.check(&[near, far]);
-    // A new one that is not ready is left alone, and so is one without an address; the one before keeps its path.
+    // A new one on our link that is not ready is sent to plainly, one without an address is left alone, and one that has lost
+    // its address keeps its path.
     world.take_all([node(Some("10.0.0.4/24"), "new").update(), block("10.244.4.0/26", "host:new", &[])]);
     world.take_all([node(None, "bare").ready("10.244.6").update(), block("10.244.6.0/26", "host:bare", &[])]);
     world.take(node(None, "near").ready("10.244.2").update());
-    world.check(&[near, far, "10.244.4.0/26 leave", "10.244.6.0/26 leave"]);
+    world.check(&[near, far, "10.244.4.0/26 plain 10.0.0.4", "10.244.6.0/26 leave"]);
     // The class goes to the speaker: the path is left, not taken away. The block goes: so does the route.
     world.take_all([configuration(Some("Enabled"))]);
     assert!(world.notices().iter().any(|notice| matches!(notice, Notice::Owners { .. })), "both claim IPIP");
-    world.check(&[near, far, "10.244.4.0/26 leave", "10.244.6.0/26 leave"]);
+    world.check(&[near, far, "10.244.4.0/26 plain 10.0.0.4", "10.244.6.0/26 leave"]);
     // (Its tunnels' addresses lie in no block then, and are destinations of their own.)
     world.take(Update::Deleted(calico_api::Key::Block("10.244.2.0/26".parse().unwrap())));
     let tunnels = ["10.244.2.1/32 leave", "10.244.2.62/32 leave"];
-    world.check(&[tunnels[0], tunnels[1], far, "10.244.4.0/26 leave", "10.244.6.0/26 leave"]);
+    world.check(&[tunnels[0], tunnels[1], far, "10.244.4.0/26 plain 10.0.0.4", "10.244.6.0/26 leave"]);
+}
+
+#[test]
+fn who_is_not_ready_is_sent_to_by_what_both_ends_understand_so_that_a_restart_does_not_matter() {
+    let far = || node(Some("10.0.9.3/24"), "far").vxlan("10.244.3.62").update();
+    let east = || node(Some("10.0.0.1/24"), "east");
+    let ipip = || pool("p", "10.244.0.0/16", Some(ALWAYS), None);
+    let (near, as_before) = ("10.244.2.0/26 ipip 10.0.0.2", "10.244.3.0/26 vxlan 10.244.3.62");
+    // In the middle of a switch from VXLAN to IPIP, which far has not made.
+    let mut world = with(vec![pool("p", "10.244.0.0/16", None, Some(ALWAYS))]);
+    world.take_all([east().ready("10.244.1").update(), far(), ipip()]);
+    world.check(&[near, as_before]);
+    let restarted = |own: TestNode| {
+        let mut world = World::new(Routing::Bgp, None);
+        world.take_all(cluster());
+        world.take_all([own.update(), far(), ipip(), Update::InSync]);
+        world
+    };
+    let mut world = restarted(east().ready("10.244.1"));
+    world.check(&[near, as_before]);
+    assert!(world.tunnels().vxlan.is_some(), "the device is wanted as before, so it does not go");
+    assert_eq!(world.awaited(), ["10.244.3.0/26"]);
+    world.take(node(Some("10.0.9.3/24"), "far").ready("10.244.3").update());
+    world.check(&[near, "10.244.3.0/26 ipip 10.0.9.3"]);
+    assert!(world.tunnels().vxlan.is_none() && world.awaited().is_empty());
+    // Far takes VXLAN from those only that announce it, too.
+    let mut world = restarted(east());
+    world.check(&[near, "10.244.3.0/26 leave"]);
+    assert!(world.tunnels().vxlan.is_none());
+    world.take(east().vxlan("10.244.1.62").update());
+    world.check(&[near, as_before]);
+    // Without any of it there is only the way that was; on our link there always is one.
+    world.take(node(Some("10.0.9.3/24"), "far").update());
+    world.check(&[near, as_before]);
+    world.take(node(Some("10.0.0.3/24"), "far").update());
+    world.check(&[near, "10.244.3.0/26 plain 10.0.0.3"]);
+    assert_eq!(world.awaited(), ["10.244.3.0/26"]);
+}
+
+#[test]
+fn blocks_in_no_pool_are_left_to_bgp_and_single_addresses_of_which_it_tells_nobody_are_not() {
+    let mut world =
+        with(vec![pool("p", "10.244.0.0/16", None, Some(ALWAYS)), pool("q", "10.9.0.0/16", None, Some(ALWAYS))]);
+    world.take_all([
+        node(Some("10.0.0.1/24"), "east").ready("10.244.1").update(),
+        block("10.244.1.0/26", "host:east", &[(5, "near")]),
+        block("10.244.3.0/26", "host:far", &[(7, "near"), (8, "far")]),
+    ]);
+    let blocks = ["10.244.2.0/26 vxlan 10.244.2.62", "10.244.3.0/26 vxlan 10.244.3.62"];
+    world.check(&["10.244.1.5/32 vxlan 10.244.2.62", blocks[0], blocks[1], "10.244.3.7/32 vxlan 10.244.2.62"]);
+    world.take(gone(Kind::IPPool, "p"));
+    let blocks = ["10.244.2.0/26 leave", "10.244.3.0/26 leave"];
+    world.check(&["10.244.1.5/32 vxlan 10.244.2.62", blocks[0], blocks[1], "10.244.3.7/32 vxlan 10.244.2.62"]);
+    // The tunnels get addresses of the other pool: what felix still routes follows.
+    world.take(node(Some("10.0.0.2/24"), "near").vxlan("10.9.0.2").update());
+    let lent = ["10.244.1.5/32 vxlan 10.9.0.2", "10.244.3.7/32 vxlan 10.9.0.2"];
+    world.check(&["10.9.0.2/32 link", lent[0], blocks[0], blocks[1], lent[1]]);
+    // Nobody wants VXLAN any more: as long as both have it, and then plainly, if they can.
+    world.take(gone(Kind::IPPool, "q"));
+    world.check(&[lent[0], blocks[0], blocks[1], lent[1]]);
+    world.take(node(Some("10.0.0.2/24"), "near").update());
+    world.check(&["10.244.1.5/32 plain 10.0.0.2", blocks[0], blocks[1], "10.244.3.7/32 plain 10.0.0.2"]);
+    world.take(node(Some("10.0.9.2/24"), "near").update());
+    world.check(&blocks);
+    assert!(world.tunnels().vxlan.is_none() && world.vteps().is_empty());
+}
+
+#[test]
+fn a_way_that_leads_astray_is_taken_away_though_no_other_takes_its_place() {
+    // The node has left our link, and the class is felix's.
+    let mut world = World::new(Routing::WithoutBgp, None);
+    world.take_all(cluster());
+    let moved = |host| node(Some(host), "far").update();
+    world.take_all([moved("10.0.0.3/24"), pool("p", "10.244.0.0/16", None, None), Update::InSync]);
+    let near = "10.244.2.0/26 plain 10.0.0.2";
+    world.check(&[near, "10.244.3.0/26 plain 10.0.0.3"]);
+    world.take(moved("10.0.9.3/24"));
+    world.check(&[near]);
+    world.take(moved("10.0.0.4/24"));
+    world.check(&[near, "10.244.3.0/26 plain 10.0.0.4"]);
+    // The block is another's, which cannot be sent to yet.
+    let mut world = with(vec![pool("p", "10.244.0.0/16", Some(ALWAYS), None)]);
+    world.take_all([node(Some("10.0.9.4/24"), "new").update(), block("10.244.3.0/26", "host:new", &[])]);
+    let near = "10.244.2.0/26 ipip 10.0.0.2";
+    let tunnels = ["10.244.3.1/32 ipip 10.0.9.3", "10.244.3.62/32 ipip 10.0.9.3"];
+    world.check(&[near, tunnels[0], tunnels[1]]);
+    assert_eq!(world.awaited(), ["10.244.3.0/26"]);
+    world.take(node(Some("10.0.9.4/24"), "new").ipip("10.244.4.1").update());
+    world.check(&[near, "10.244.3.0/26 ipip 10.0.9.4", tunnels[0], tunnels[1], "10.244.4.1/32 ipip 10.0.9.4"]);
 }
 
 #[test]
@@ -258,19 +350,32 @@ fn an_address_without_a_length_is_in_the_subnet_of_the_interface_that_holds_it()
 }
 
 #[test]
-fn a_gateway_beyond_the_link_is_named_once_and_again_when_it_comes_back() {
+fn gateways_beyond_the_link_are_named_in_one_notice_and_again_when_they_come_back() {
     let mut world = World::new(Routing::WithoutBgp, None);
     world.take_all(cluster());
     world.take_all([block("10.244.4.0/26", "host:far", &[]), pool("p", "10.244.0.0/16", None, None), Update::InSync]);
-    let expected = Notice::NotOnLink { node: "far".to_owned(), gateway: "10.0.9.3".parse().unwrap() };
+    let beyond = |count: usize, first: &[(&str, &str)]| {
+        let first = first.iter().map(|(node, gateway)| ((*node).to_owned(), gateway.parse().unwrap())).collect();
+        Notice::NotOnLink { node: "east".to_owned(), count, first }
+    };
+    let expected = beyond(1, &[("far", "10.0.9.3")]);
     assert_eq!(world.notices(), std::slice::from_ref(&expected));
-    assert!(expected.to_string().contains("node far has the address 10.0.9.3"));
+    assert!(expected.to_string().contains("in no subnet of this node is far (10.0.9.3); no route"), "{expected}");
+    assert_eq!(expected.object(), "Node/east");
     world.take(block("10.244.5.0/26", "host:far", &[]));
     assert_eq!(world.notices().len(), 1, "once, however many blocks it has");
     world.take(node(Some("10.0.0.3/24"), "far").update());
     assert_eq!(world.calc.notices().count(), 0);
     world.take(node(Some("10.0.9.3/24"), "far").update());
     assert_eq!(world.notices().len(), 2);
+    // One notice, however many nodes there are.
+    for n in 4..8 {
+        world.take(node(Some(&format!("10.0.9.{n}/24")), &format!("b{n}")).update());
+        world.take(block(&format!("10.244.1{n}.0/26"), &format!("host:b{n}"), &[]));
+    }
+    let expected = beyond(5, &[("b4", "10.0.9.4"), ("b5", "10.0.9.5"), ("b6", "10.0.9.6")]);
+    assert_eq!(world.calc.notices().collect::<Vec<_>>(), [&expected]);
+    assert!(expected.to_string().contains("b4 (10.0.9.4), b5 (10.0.9.5), b6 (10.0.9.6) and 2 more"), "{expected}");
 }
 
 #[test]
@@ -289,10 +394,10 @@ fn of_two_nodes_with_one_address_the_first_by_name_has_it_and_this_node_before_a
     assert_eq!(world.notices(), [told("alike", "far", "10.0.9.3")]);
     world.take(gone(Kind::Node, "alike"));
     assert_eq!(world.calc.notices().count(), 0);
-    // Who says to be us is not sent to.
+    // Who says to be us is not sent to, and what led to the block's last holder goes.
     world.take(node(Some("10.0.0.1/24"), "also-east").ready("10.244.9").update());
     world.take(block("10.244.9.0/26", "host:also-east", &[]));
-    world.check(&[blocks[0], blocks[1], "10.244.9.0/26 leave"]);
+    world.check(&blocks[..2]);
     assert_eq!(world.calc.notices().cloned().collect::<Vec<_>>(), [told("east", "also-east", "10.0.0.1")]);
 }
 
@@ -418,10 +523,12 @@ proptest! {
         let routing = if alone { Routing::WithoutBgp } else { Routing::Bgp };
         let programs = [None, Some("Enabled"), Some("EnabledNoEncapOnly")][felix];
         let mut world = World::new(routing, programs);
-        let mut last: std::collections::BTreeMap<(u8, usize), Update> = std::collections::BTreeMap::new();
+        let mut last: BTreeMap<(u8, usize), Update> = BTreeMap::new();
+        let mut synced = false;
         for (index, op) in ops.iter().enumerate() {
             if index == sync_at {
                 world.take(Update::InSync);
+                synced = true;
             }
             let key = match op {
                 Op::Pool(which, _) => (0, *which),
@@ -430,26 +537,60 @@ proptest! {
                 Op::Programs(_) => (3, 0),
                 Op::Subnets(_) => (4, 0),
             };
+            let before = world.route_map();
             last.insert(key, update(op));
             world.take(update(op));
+            if synced {
+                is_as_from_scratch(&world, &before, &last, (routing, programs))?;
+            }
         }
         world.take(Update::InSync);
-        let mut anew = World::new(routing, programs);
-        anew.take_all(last.into_values().rev().chain([Update::InSync]));
-        // Where a node is not ready the past decides: it is sent to as before, or left alone.
-        let (now, scratch) = (world.route_map(), anew.route_map());
-        prop_assert_eq!(now.keys().collect::<Vec<_>>(), scratch.keys().collect::<Vec<_>>());
-        let awaited: Vec<_> = now.iter().filter(|(to, path)| scratch[*to] != **path).collect();
-        prop_assert!(awaited.iter().all(|(to, _)| scratch[*to] == "leave"), "{:?} {:?}", now, scratch);
-        prop_assert_eq!(world.calc.notices().collect::<Vec<_>>(), anew.calc.notices().collect::<Vec<_>>());
-        prop_assert_eq!(world.all_members(), anew.all_members());
-        if awaited.is_empty() {
-            prop_assert_eq!(world.vteps(), anew.vteps());
-            let has = |world: &World| {
-                let tunnels = world.tunnels();
-                (tunnels.ipip.clone(), tunnels.vxlan.clone().filter(|_| world.knows_own()))
-            };
-            prop_assert!(!world.knows_own() || has(&world) == has(&anew));
+        let before = world.route_map();
+        is_as_from_scratch(&world, &before, &last, (routing, programs))?;
+    }
+}
+
+/// After each step everything is as a start from scratch would have it; only where a node is not ready for what its pool
+/// wants may it also be as it was `before` that step.
+fn is_as_from_scratch(
+    world: &World,
+    before: &BTreeMap<String, String>,
+    last: &BTreeMap<(u8, usize), Update>,
+    (routing, programs): (Routing, Option<&str>),
+) -> Result<(), TestCaseError> {
+    let mut anew = World::new(routing, programs);
+    anew.take_all(last.values().rev().cloned().chain([Update::InSync]));
+    prop_assert_eq!(world.awaited(), anew.awaited());
+    let (now, scratch) = (world.route_map(), anew.route_map());
+    let all: BTreeSet<&String> = now.keys().chain(scratch.keys()).collect();
+    let different: Vec<_> = all.into_iter().filter(|to| now.get(*to) != scratch.get(*to)).collect();
+    for to in &different {
+        prop_assert!(world.awaited().contains(to), "{} {:?} {:?}", to, now, scratch);
+        match now.get(*to) {
+            // Its holder is another than before, and nothing leads there.
+            None => prop_assert_eq!(&scratch[*to], "leave"),
+            Some(path) => {
+                prop_assert_eq!(Some(way(path)), before.get(*to).map(|path| way(path)), "{} {:?}", to, scratch)
+            }
         }
+    }
+    prop_assert_eq!(world.calc.notices().collect::<Vec<_>>(), anew.calc.notices().collect::<Vec<_>>());
+    prop_assert_eq!(world.all_members(), anew.all_members());
+    if different.is_empty() {
+        prop_assert_eq!(world.vteps(), anew.vteps());
+        let has = |world: &World| {
+            let tunnels = world.tunnels();
+            (tunnels.ipip.clone(), tunnels.vxlan.clone().filter(|_| world.knows_own()))
+        };
+        prop_assert!(!world.knows_own() || has(world) == has(&anew));
+    }
+    Ok(())
+}
+
+/// What sort of path it is, whatever the addresses: a tunnel's own address is on its link.
+fn way(path: &str) -> &str {
+    match path.split(' ').next() {
+        Some("link") => "vxlan",
+        word => word.unwrap_or_default(),
     }
 }

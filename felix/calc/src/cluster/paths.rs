@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Cluster;
 use super::blocks::Name;
-use super::told::Route;
+use super::told::{Route, Standing};
 use super::wanted::{Path, Remote};
 use crate::inputs::Routing;
 
@@ -20,10 +20,17 @@ enum Way {
     Others,
     /// This one.
     By(Path),
-    /// The node cannot take packets yet by what its pool wants: it goes on as it was.
+    /// The node cannot take packets yet by what its pool wants: it goes on as it was, or by what both ends understand.
     Awaited,
     /// The node is to be the gateway, and is not on this node's link.
     Beyond(IpAddr),
+}
+
+impl Way {
+    /// This path, if the node takes packets by it.
+    fn by(path: Option<Path>) -> Self {
+        path.map_or(Self::Awaited, Self::By)
+    }
 }
 
 impl Cluster {
@@ -42,33 +49,53 @@ impl Cluster {
     /// What is to be told of a destination.
     pub(super) fn route(&self, destination: &IpNet) -> Option<Route> {
         let holder = self.holder(destination).filter(|holder| **holder != self.own)?;
-        let told = |remote, beyond| Some(Route { remote, holder: holder.clone(), beyond });
-        match self.way(destination, holder) {
-            Way::Nowhere => None,
-            Way::Others => told(Remote::Leave, None),
-            Way::By(path) => told(Remote::By(path), None),
-            Way::Beyond(gateway) => told(Remote::Leave, Some(gateway)),
-            Way::Awaited => {
-                let before = self.told.routes.get(destination).filter(|before| before.holder == *holder);
-                told(before.map_or(Remote::Leave, |before| self.refreshed(before.remote, destination, holder)), None)
-            }
+        let (remote, standing) = match self.way(destination, holder) {
+            Way::Nowhere => return None,
+            Way::Others => (Some(Remote::Leave), Standing::Settled),
+            Way::By(path) => (Some(Remote::By(path)), Standing::Settled),
+            // Nobody else has this class, so nobody would ever replace what is left: what stood there leads astray.
+            Way::Beyond(gateway) => (None, Standing::Beyond(gateway)),
+            Way::Awaited => (self.meanwhile(destination, holder), Standing::Awaited),
+        };
+        Some(Route { remote, holder: holder.clone(), standing })
+    }
+
+    /// What is told of a destination while its node does not take packets by what its pool wants: the way that it had, if
+    /// the node still understands that; else one that both ends understand, as after a restart of this process, which
+    /// knows of no way before; else the way that it had all the same.
+    fn meanwhile(&self, destination: &IpNet, holder: &Name) -> Option<Remote> {
+        let told = self.told.routes.get(destination);
+        let before = match told.filter(|told| told.holder == *holder).and_then(|told| told.remote) {
+            Some(Remote::By(path)) => Some(path),
+            _ => None,
+        };
+        let now = before.and_then(|before| self.refreshed(before, destination, holder));
+        let path = now.or_else(|| self.otherwise(destination, holder)).or(before);
+        match (path, told) {
+            (Some(path), _) => Some(Remote::By(path)),
+            (None, None) => Some(Remote::Leave),
+            // To whom it led that has it no more, nothing is to be sent.
+            (None, Some(told)) => told.remote.filter(|_| told.holder == *holder),
         }
     }
 
-    /// The way that a node is still sent to, with the addresses that it has now, if they are known.
-    fn refreshed(&self, remote: Remote, destination: &IpNet, holder: &Name) -> Remote {
+    /// The way that a node is still sent to, with the addresses that it has now, if it still understands that way.
+    fn refreshed(&self, before: Path, destination: &IpNet, holder: &Name) -> Option<Path> {
+        match before {
+            Path::Ipip { .. } => self.by_ipip(holder),
+            Path::Vxlan { .. } | Path::VxlanLink => self.by_vxlan(destination, holder),
+            Path::Plain { .. } => self.directly(destination, holder),
+        }
+    }
+
+    /// A way that is not what the pool wants, but that both ends understand: a tunnel that both announce, since such a
+    /// node is in the sets by which the other end knows who may send into it; else plain packets over the common link, as
+    /// the BGP speaker sends them then.
+    fn otherwise(&self, destination: &IpNet, holder: &Name) -> Option<Path> {
         let ipv6 = destination.addr().is_ipv6();
-        let now = match remote {
-            Remote::Leave => return remote,
-            Remote::By(Path::Ipip { .. }) => self.by_ipip(holder),
-            Remote::By(Path::Vxlan { .. } | Path::VxlanLink) => self.by_vxlan(destination, holder),
-            Remote::By(Path::Plain { .. }) => {
-                let near = |host: &IpAddr| self.subnet(ipv6).is_some_and(|subnet| subnet.contains(host));
-                let host = self.nodes.host(holder, ipv6).filter(near);
-                host.map_or(Way::Awaited, |gateway| Way::By(Path::Plain { gateway }))
-            }
-        };
-        if let Way::By(path) = now { Remote::By(path) } else { remote }
+        let vxlan = self.by_vxlan(destination, holder).filter(|_| self.announced.vxlan(ipv6));
+        let ipip = || self.by_ipip(holder).filter(|_| self.announced.ipip && !ipv6);
+        vxlan.or_else(ipip).or_else(|| self.directly(destination, holder))
     }
 
     fn way(&self, destination: &IpNet, holder: &Name) -> Way {
@@ -76,60 +103,70 @@ impl Cluster {
         if self.routing == Routing::Off {
             return Way::Nowhere;
         }
-        let host = self.nodes.host(holder, ipv6);
-        let is_near = |host: IpAddr| self.subnet(ipv6).is_some_and(|subnet| subnet.contains(&host));
-        let near = |cross_subnet: bool| {
-            host.filter(|host| cross_subnet && is_near(*host)).map(|gateway| Way::By(Path::Plain { gateway }))
-        };
+        let near = |cross_subnet: bool| self.directly(destination, holder).filter(|_| cross_subnet);
         let Some(pool) = self.pools.of(destination) else { return self.without_pool(destination, holder) };
         match pool.encap {
             _ if pool.balancers => Way::Nowhere,
             None => Way::Others,
             Some(Encap::None) if self.speakers.plain => Way::Others,
-            Some(Encap::None) => match (host, self.subnet(ipv6)) {
-                (Some(gateway), Some(_)) if is_near(gateway) => Way::By(Path::Plain { gateway }),
-                (Some(gateway), Some(_)) => Way::Beyond(gateway),
-                _ => Way::Awaited,
+            Some(Encap::None) => match (self.nodes.host(holder, ipv6), self.subnet(ipv6)) {
+                (Some(gateway), Some(subnet)) if !subnet.contains(&gateway) => Way::Beyond(gateway),
+                _ => Way::by(self.directly(destination, holder)),
             },
             Some(Encap::Ipip { .. }) if self.speakers.ipip => Way::Others,
-            Some(Encap::Ipip { cross_subnet }) => near(cross_subnet).unwrap_or_else(|| self.by_ipip(holder)),
+            Some(Encap::Ipip { cross_subnet }) => Way::by(near(cross_subnet).or_else(|| self.by_ipip(holder))),
             Some(Encap::Vxlan { cross_subnet }) => {
-                near(cross_subnet).unwrap_or_else(|| self.by_vxlan(destination, holder))
+                Way::by(near(cross_subnet).or_else(|| self.by_vxlan(destination, holder)))
             }
         }
     }
 
-    fn by_ipip(&self, holder: &Name) -> Way {
-        let tunnel = self.nodes.get(holder).and_then(|facts| self.nodes.held(holder, facts.v4.ipip?));
-        match (self.nodes.host(holder, false), tunnel) {
-            (Some(IpAddr::V4(gateway)), Some(_)) => Way::By(Path::Ipip { gateway }),
-            _ => Way::Awaited,
+    /// Plainly, if the node is on this node's link.
+    fn directly(&self, destination: &IpNet, holder: &Name) -> Option<Path> {
+        let ipv6 = destination.addr().is_ipv6();
+        let gateway = self.nodes.host(holder, ipv6)?;
+        self.subnet(ipv6)?.contains(&gateway).then_some(Path::Plain { gateway })
+    }
+
+    /// In IPIP, if the node says that it takes it.
+    fn by_ipip(&self, holder: &Name) -> Option<Path> {
+        let tunnel = self.nodes.get(holder)?.v4.ipip?;
+        self.nodes.held(holder, tunnel)?;
+        match self.nodes.host(holder, false)? {
+            IpAddr::V4(gateway) => Some(Path::Ipip { gateway }),
+            IpAddr::V6(_) => None,
         }
     }
 
-    fn by_vxlan(&self, destination: &IpNet, holder: &Name) -> Way {
-        match self.nodes.vtep(holder, destination.addr().is_ipv6()) {
-            Some(vtep) if *destination == IpNet::from(vtep.tunnel) => Way::By(Path::VxlanLink),
-            Some(vtep) => Way::By(Path::Vxlan { gateway: vtep.tunnel }),
-            None => Way::Awaited,
-        }
+    /// In VXLAN, if the node says that it takes it.
+    fn by_vxlan(&self, destination: &IpNet, holder: &Name) -> Option<Path> {
+        let vtep = self.nodes.vtep(holder, destination.addr().is_ipv6())?;
+        let itself = *destination == IpNet::from(vtep.tunnel);
+        Some(if itself { Path::VxlanLink } else { Path::Vxlan { gateway: vtep.tunnel } })
     }
 
-    /// The same for what lies in no pool: the BGP speaker routes it. A tunnel's address is reached by that tunnel.
+    /// The same for what lies in no pool, as when a pool is deleted that still has pods. BGP tells blocks whatever pool they
+    /// are of, so the BGP speaker routes them, as those of a pool without encapsulation: it takes the place of what is left
+    /// to it. Single addresses it tells of pools only, so borrowed ones are sent by what both ends understand. A tunnel's
+    /// address is reached by that tunnel.
     fn without_pool(&self, destination: &IpNet, holder: &Name) -> Way {
         let address = destination.addr();
         let ipv6 = address.is_ipv6();
-        let of_ipam = self.blocks.holder(destination).is_some();
-        let family = self.nodes.get(holder).map(|facts| facts.family(ipv6)).filter(|_| !of_ipam);
-        let others = if self.routing == Routing::Bgp { Way::Others } else { Way::Nowhere };
-        match family {
-            Some(family) if family.vxlan == Some(address) && self.modes.vxlan(ipv6) => {
-                self.by_vxlan(destination, holder)
+        let single = destination.prefix_len() == destination.max_prefix_len();
+        let is_tunnel = |tunnel: Option<IpAddr>| tunnel == Some(address);
+        match self.nodes.get(holder).map(|facts| facts.family(ipv6)) {
+            _ if self.blocks.holder(destination).is_some() => match self.routing {
+                Routing::Bgp if single => self.otherwise(destination, holder).map_or(Way::Nowhere, Way::By),
+                Routing::Bgp => Way::Others,
+                Routing::WithoutBgp | Routing::Off => Way::Nowhere,
+            },
+            Some(family) if is_tunnel(family.vxlan) && self.modes.vxlan(ipv6) => {
+                Way::by(self.by_vxlan(destination, holder))
             }
-            Some(family) if family.ipip == Some(address) && self.modes.ipip && !self.speakers.ipip => {
-                self.by_ipip(holder)
+            Some(family) if is_tunnel(family.ipip) && self.modes.ipip && !self.speakers.ipip => {
+                Way::by(self.by_ipip(holder))
             }
-            _ => others,
+            _ => Way::Nowhere,
         }
     }
 

@@ -6,12 +6,15 @@ use std::net::IpAddr;
 use bgp_plan::inputs::Encap;
 use ipnet::IpNet;
 
-use super::told::Told;
+use super::told::{Route, Told};
 use super::wanted::{Ipip, Remote, Set, Tunnels, Vtep, Vxlan};
 use super::{Cluster, Touched};
 use crate::changes::Change;
 use crate::inputs::Routing;
 use crate::notice::Notice;
+
+/// How many nodes out of reach are named.
+const NAMED: usize = 3;
 
 impl Told {
     /// Whether it was told that two nodes have one address.
@@ -38,9 +41,9 @@ impl Cluster {
             }
             // Who was sent to, or is now, may need an entry for that, or need it no more.
             nodes.extend(before.iter().copied().chain(&route).map(|route| route.holder.clone()));
-            let wanted = route.as_ref().map(|route| route.remote);
-            let told = before.map(|before| before.remote) != wanted;
-            notices |= before.and_then(|before| before.beyond) != route.as_ref().and_then(|route| route.beyond);
+            let wanted = route.as_ref().and_then(|route| route.remote);
+            let told = before.and_then(|before| before.remote) != wanted;
+            notices |= before.and_then(Route::beyond) != route.as_ref().and_then(Route::beyond);
             self.told.set_route(destination, route);
             if told {
                 routes.push((destination, wanted));
@@ -156,8 +159,12 @@ impl Cluster {
                 other: other.to_string(),
             }));
         }
-        let beyond = self.told.beyond();
-        notices.extend(beyond.map(|(node, gateway)| Notice::NotOnLink { node: node.to_string(), gateway: *gateway }));
+        // One for all: there may be thousands, with one cause and one remedy.
+        let count = self.told.beyond().len();
+        if count > 0 {
+            let first = self.told.beyond().take(NAMED).map(|(node, gateway)| (node.to_string(), *gateway)).collect();
+            notices.insert(Notice::NotOnLink { node: self.own.to_string(), count, first });
+        }
         for ipv6 in [false, true] {
             let host = self.nodes.own().and_then(|own| own.family(ipv6).host);
             let matters = self.routing != Routing::Off

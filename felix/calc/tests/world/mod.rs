@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_api::{
-    AllocationAttribute, BGPConfiguration, BGPConfigurationSpec, EncapMode, IPAMBlock, IPAMBlockSpec, IPPool,
-    IPPoolSpec, Key, Kind, Node, NodeAddress, NodeBGPSpec, NodeSpec, ObjectMeta, PoolUse,
+    AllocationAttribute, EncapMode, IPAMBlock, IPAMBlockSpec, IPPool, IPPoolSpec, Key, Kind, Node, NodeAddress,
+    NodeBGPSpec, NodeSpec, ObjectMeta, PoolUse,
 };
 use felix_calc::{Calc, Change, Notice, Path, Remote, Routing, Set, Settings, Tunnels, Unusable, Update, Vtep};
 use ipnet::IpNet;
@@ -97,10 +97,9 @@ pub(crate) fn with_nat(pool: Update) -> Update {
     edited(pool, |spec| spec.nat_outgoing = Some(true))
 }
 
+/// What BGPConfiguration `default` says in `programClusterRoutes`.
 pub(crate) fn configuration(programs: Option<&str>) -> Update {
-    let spec =
-        BGPConfigurationSpec { program_cluster_routes: programs.map(str::to_owned), ..BGPConfigurationSpec::default() };
-    Update::Configuration(Box::new(BGPConfiguration::new(ObjectMeta::named("default"), spec)))
+    Update::Programs(programs.map(str::to_owned))
 }
 
 pub(crate) fn subnets(held: &[&str]) -> Update {
@@ -212,19 +211,17 @@ impl World {
         assert!(found, "{destination} {remote:?} among {:?} and {:?}", self.tunnels, self.vteps);
     }
 
+    /// Destinations whose nodes do not take packets by what their pools want.
+    pub(crate) fn awaited(&self) -> Vec<String> {
+        self.calc.awaited().map(ToString::to_string).collect()
+    }
+
     pub(crate) fn route_map(&self) -> BTreeMap<String, String> {
         self.routes().into_iter().collect()
     }
 
     /// Destinations and paths, in order.
     pub(crate) fn routes(&self) -> Vec<(String, String)> {
-        let words = |remote: &Remote| match remote {
-            Remote::Leave => "leave".to_owned(),
-            Remote::By(Path::Plain { gateway }) => format!("plain {gateway}"),
-            Remote::By(Path::Ipip { gateway }) => format!("ipip {gateway}"),
-            Remote::By(Path::Vxlan { gateway }) => format!("vxlan {gateway}"),
-            Remote::By(Path::VxlanLink) => "link".to_owned(),
-        };
         self.routes.iter().map(|(destination, remote)| (destination.to_string(), words(remote))).collect()
     }
 
@@ -270,5 +267,15 @@ impl World {
 
     pub(crate) fn route_count(&self) -> usize {
         self.routes.len()
+    }
+}
+
+fn words(remote: &Remote) -> String {
+    match remote {
+        Remote::Leave => "leave".to_owned(),
+        Remote::By(Path::Plain { gateway }) => format!("plain {gateway}"),
+        Remote::By(Path::Ipip { gateway }) => format!("ipip {gateway}"),
+        Remote::By(Path::Vxlan { gateway }) => format!("vxlan {gateway}"),
+        Remote::By(Path::VxlanLink) => "link".to_owned(),
     }
 }
