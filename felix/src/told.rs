@@ -121,12 +121,13 @@ fn borrowers<'a>(spec: &'a Value, affinity: Option<&str>) -> Vec<Option<&'a str>
     attributes.map(|attribute| node(attribute).filter(|node| Some(*node) != owner)).collect()
 }
 
-/// All that a Node says of itself but its interfaces and Kubernetes' addresses: where it is, and where its tunnels end.
+/// All that a Node says of itself but its interfaces and who else knows it: where it is, and where its tunnels end. Kubernetes'
+/// addresses count where BGP has none.
 fn facts_of_node(value: &Value) -> u64 {
     let mut hash = DefaultHasher::new();
     let spec = value.get("spec").and_then(Value::as_object);
     for (name, field) in spec.into_iter().flatten() {
-        if !matches!(name.as_str(), "interfaces" | "addresses" | "orchRefs") {
+        if !matches!(name.as_str(), "interfaces" | "orchRefs") {
             (name, field.to_string()).hash(&mut hash);
         }
     }
@@ -190,17 +191,24 @@ mod tests {
 
     #[test]
     fn a_heartbeat_of_another_node_is_no_news_and_its_tunnel_address_is() {
-        let node = |name: &str, revision: &str, tunnel: &str| {
+        let node_at = |name: &str, revision: &str, tunnel: &str, address: &str| {
             let key = Key::named(Kind::Node, name);
             let metadata = json!({"name": name, "resourceVersion": revision, "annotations": {"heartbeat": revision}});
             let bgp = json!({"ipv4Address": "192.0.2.1/24", "ipv4IPIPTunnelAddr": tunnel});
-            let spec = json!({"bgp": bgp, "addresses": [{"address": revision}]});
+            let addresses = json!([{"address": address, "type": "InternalIP"}]);
+            let spec = json!({"bgp": bgp, "addresses": addresses, "orchRefs": [{"nodeName": revision}]});
             put(&key, json!({"metadata": metadata, "spec": spec}))
         };
+        let node = |name: &str, revision: &str, tunnel: &str| node_at(name, revision, tunnel, "192.0.2.1");
         let mut told = Told::new("east");
         assert!(!told.is_told(&node("west", "1", "10.0.0.1")));
         assert!(told.is_told(&node("west", "2", "10.0.0.1")));
         assert!(!told.is_told(&node("west", "3", "10.0.0.2")));
+        assert!(
+            !told.is_told(&node_at("west", "4", "10.0.0.2", "192.0.2.9")),
+            "where BGP has no address this is its own"
+        );
+        assert!(told.is_told(&node_at("west", "5", "10.0.0.2", "192.0.2.9")));
         assert!(!told.is_told(&Update::Delete(Key::named(Kind::Node, "west"))));
         assert!(!told.is_told(&node("west", "4", "10.0.0.2")));
         assert!(!told.is_told(&node("east", "1", "10.0.0.3")));
