@@ -79,8 +79,16 @@ fn condition(findings: &[Finding], now: String) -> NodeCondition {
     let (reason, mut message) = match findings {
         [] => ("AsDesired", "Devices, routes and packet rules are as desired".to_owned()),
         some => {
-            let all: Vec<String> = some.iter().map(|finding| format!("{}: {}", finding.object, finding.text)).collect();
-            ("Findings", all.join("; "))
+            let mut message = String::new();
+            for Finding { object, text } in some {
+                let separator = if message.is_empty() { "" } else { "; " };
+                message.push_str(&format!("{separator}{object}: {text}"));
+                // There may be thousands, of which nobody reads more here.
+                if message.len() > LONG {
+                    break;
+                }
+            }
+            ("Findings", message)
         }
     };
     if message.len() > LONG {
@@ -113,5 +121,8 @@ mod tests {
         );
         let long = condition(&[finding(&"ü".repeat(LONG))], String::new());
         assert!(long.message.len() < LONG + 50 && long.message.ends_with("has all)"), "{}", long.message.len());
+        let many: Vec<Finding> = (0..5000).map(|number| finding(&number.to_string())).collect();
+        let many = condition(&many, String::new()).message;
+        assert!(many.starts_with("tunl0: 0; tunl0: 1; ") && many.ends_with("has all)"), "{many}");
     }
 }

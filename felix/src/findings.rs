@@ -43,10 +43,11 @@ impl Findings {
             if *before == now {
                 return false;
             }
-            for Finding { object, text } in now.iter().filter(|finding| !before.contains(finding)) {
+            // Both are sorted, and there may be many.
+            for Finding { object, text } in now.iter().filter(|finding| before.binary_search(finding).is_err()) {
                 warn!(object, finding = text, "something is not as it should be");
             }
-            for Finding { object, text } in before.iter().filter(|finding| !now.contains(finding)) {
+            for Finding { object, text } in before.iter().filter(|finding| now.binary_search(finding).is_err()) {
                 info!(object, finding = text, "that is as it should be again");
             }
             *before = now;
@@ -57,6 +58,11 @@ impl Findings {
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Finding> {
         self.0.borrow().values().flatten().cloned().collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.borrow().values().map(Vec::len).sum()
     }
 
     /// Tells of changes; [`Self::all`] has them.
@@ -80,7 +86,7 @@ mod tests {
         findings.tell(Source::Rules, vec![finding("a"), finding("b")]);
         assert!(!changes.has_changed().unwrap());
         findings.tell(Source::Tunnels, vec![finding("c")]);
-        assert_eq!(findings.all(), [finding("a"), finding("b"), finding("c")]);
+        assert_eq!((findings.all(), findings.count()), (vec![finding("a"), finding("b"), finding("c")], 3));
         findings.tell(Source::Rules, Vec::new());
         assert_eq!(findings.all(), [finding("c")]);
     }
