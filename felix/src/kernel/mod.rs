@@ -101,6 +101,8 @@ pub(crate) struct Kernel {
     devices: watch::Sender<Devices>,
     /// What is found that is not as it should be.
     findings: Findings,
+    /// Perhaps there are others than were told.
+    findings_due: bool,
     /// The tunnel devices that the calculation wants.
     tunnels: Tunnels,
     started: Instant,
@@ -136,6 +138,7 @@ impl Kernel {
             rules,
             devices,
             findings,
+            findings_due: true,
             tunnels: Tunnels::default(),
             started: Instant::now(),
         })
@@ -232,6 +235,8 @@ impl Kernel {
     }
 
     fn desire(&mut self, changes: Vec<Change>) {
+        // That a notice holds no more is no change.
+        self.findings_due = true;
         for change in changes {
             match &change {
                 Change::Ignored { key, reason } => {
@@ -308,16 +313,17 @@ impl Kernel {
 
     /// When something is to be done though nothing happens.
     fn due(&self) -> Option<Instant> {
-        let lingering = self.dataplane.next_deadline().map(Instant::from_std);
-        let rules = self.rules.as_ref().and_then(Rules::later);
-        [self.pace.later(), rules, lingering].into_iter().flatten().min()
+        let deadline = self.dataplane.next_deadline().map(Instant::from_std);
+        earliest(self.pace.later(), deadline, self.rules.as_ref().and_then(Rules::later))
     }
 
     /// Applies if something is due, unless it was just tried in vain or is tried too often.
     fn apply(&mut self) {
         let now = Instant::now();
         // Rules come first: with them a device accepts only what comes from nodes.
-        self.rules.iter_mut().for_each(|rules| rules.apply(now));
+        if let Some(rules) = &mut self.rules {
+            self.findings_due |= rules.apply(now);
+        }
         self.dataplane.at(now.into_std());
         if self.dataplane.is_due() && self.pace.may(now) {
             self.write();
@@ -328,7 +334,7 @@ impl Kernel {
         let _span = info_span!("reconcile").entered();
         let start = Instant::now();
         let mut readable = true;
-        self.files_due = true;
+        (self.files_due, self.findings_due) = (true, true);
         self.dataplane.at(start.into_std());
         let failure = match self.dataplane.apply() {
             Ok(applied) => described(&applied.failures),
@@ -392,7 +398,7 @@ impl Kernel {
                 (Some(failures), Some(rules), _) => format!("{failures}; packet rules: {rules}"),
                 (Some(failures), None, _) => failures.to_owned(),
                 (None, Some(rules), _) => format!("packet rules: {rules}"),
-                (None, None, true) => match self.findings.all().len() {
+                (None, None, true) => match self.findings.count() {
                     0 => "as desired".to_owned(),
                     count => format!("as desired, but calicoctl node status names {count} finding(s)"),
                 },
@@ -403,11 +409,13 @@ impl Kernel {
 
     /// Tells the others what came of it: which tunnel devices are up, and what is not as it should be.
     fn publish(&mut self) {
-        let state = self.dataplane.tunnel_state();
-        self.rules.iter_mut().for_each(|rules| rules.tunnels(state));
+        // Before the kernel was read there is no state: the rules believe the first that they hear, and with none at all they
+        // would drop the filter of a tunnel that an earlier Felix has left.
         if !self.state.borrow().in_sync {
             return;
         }
+        let state = self.dataplane.tunnel_state();
+        self.rules.iter_mut().for_each(|rules| rules.tunnels(state));
         let wanted = &self.tunnels;
         let devices = Devices {
             in_sync: true,
@@ -424,14 +432,24 @@ impl Kernel {
             *before = devices;
             changed
         });
+        // These may be many, and most passes are about something else.
+        if !std::mem::take(&mut self.findings_due) {
+            return;
+        }
         let notices = self.calc.notices().map(|notice| Finding { object: notice.object(), text: notice.to_string() });
         self.findings.tell(Source::Calculation, notices.collect());
         let found = self.dataplane.findings().into_iter();
         let found = found.map(|found| Finding { object: found.object, text: found.text });
         self.findings.tell(Source::Dataplane, found.collect());
         self.findings.tell(Source::Rules, self.rules.iter().flat_map(Rules::findings).collect());
-        self.metrics.findings.set(self.findings.all().len().try_into().unwrap_or(i64::MAX));
+        self.metrics.findings.set(self.findings.count().try_into().unwrap_or(i64::MAX));
     }
+}
+
+/// The earliest time at which there is something to do: what was put off, of the dataplane's and the rules' writes, and the
+/// dataplane's own `deadline`. While the dataplane must wait, a deadline that has passed must wait, too.
+fn earliest(dataplane: Option<Instant>, deadline: Option<Instant>, rules: Option<Instant>) -> Option<Instant> {
+    [dataplane.or(deadline), rules].into_iter().flatten().min()
 }
 
 /// The first of some failures.
@@ -459,4 +477,19 @@ async fn readable(rules: Option<&Rules>) {
 )]
 fn watched(notifications: BorrowedFd<'_>) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(notifications.try_clone_to_owned()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_has_passed_waits_as_long_as_the_dataplane_must() {
+        let now = Instant::now();
+        let (passed, put_off) = (Some(now), Some(now + Duration::from_secs(1)));
+        assert_eq!(earliest(put_off, passed, None), put_off, "nothing is done before, so a loop would not rest");
+        assert_eq!(earliest(None, passed, None), passed);
+        assert_eq!(earliest(put_off, passed, Some(now)), passed, "the rules need not wait for the dataplane");
+        assert_eq!(earliest(None, None, None), None);
+    }
 }

@@ -53,10 +53,11 @@ impl Rules {
         self.rules.change(change);
     }
 
-    pub(super) fn apply(&mut self, now: Instant) {
+    /// Writes what is due and may be written; returns whether that was anything.
+    pub(super) fn apply(&mut self, now: Instant) -> bool {
         self.pace.rested(now);
         if !self.rules.is_due() || !self.pace.may(now) {
-            return;
+            return false;
         }
         let _span = info_span!("packet rules").entered();
         let failure = match self.rules.apply() {
@@ -64,6 +65,7 @@ impl Rules {
             Err(error) => Some(error.to_string()),
         };
         self.pace.ended(failure);
+        true
     }
 
     /// When to look again though nothing happens.
