@@ -14,6 +14,7 @@ mod address;
 mod error;
 mod fdb;
 mod link;
+mod listener;
 mod message;
 mod monitor;
 mod neighbour;

@@ -1,16 +1,15 @@
 //! What does anybody change in the kernel?
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::address::Address;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Error, Result};
 use crate::fdb::Forwarding;
 use crate::link::{Link, is_link};
+use crate::listener::Listener;
 use crate::message::{Message, messages};
 use crate::neighbour::Neighbour;
 use crate::route::Route;
-use crate::socket::receive;
 
 /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`.
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
@@ -18,8 +17,6 @@ const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 const ADDRESSES: [u32; 2] = [5, 9];
 /// `RTNLGRP_NEIGH`.
 const NEIGHBOURS: u32 = 3;
-/// Room for what happens while we are busy, in octets: some ten thousand routes.
-const BUFFER: usize = 8 << 20;
 
 /// A change, made by whomever, us included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +52,7 @@ pub enum Event {
 /// the thread that opens it.
 #[derive(Debug)]
 pub struct Monitor {
-    inner: netlink_sys::Socket,
-    buffer: Vec<u8>,
+    inner: Listener,
 }
 
 impl Monitor {
@@ -77,19 +73,8 @@ impl Monitor {
     }
 
     fn of(groups: &[u32]) -> Result<Self> {
-        let open = || {
-            let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
-            socket.set_non_blocking(true)?;
-            // Not allowed without CAP_NET_ADMIN; then overruns are only more likely.
-            let _ = calico_sys::socket::set_receive_buffer(&socket, BUFFER);
-            socket.bind_auto()?;
-            for group in groups {
-                socket.add_membership(*group)?;
-            }
-            Ok(socket)
-        };
-        let inner = open().map_err(|error: io::Error| Error::new("open a netlink monitor", error))?;
-        Ok(Self { inner, buffer: Vec::new() })
+        let inner = Listener::open(netlink_sys::protocols::NETLINK_ROUTE, groups);
+        inner.map(|inner| Self { inner }).map_err(|error| Error::new("open a netlink monitor", error))
     }
 
     /// Tells, from now on, of neighbours and forwarding entries of these interfaces too, and no longer of others'. The kernel
@@ -98,8 +83,8 @@ impl Monitor {
     /// # Errors
     /// The kernel's.
     pub fn watch_neighbours(&mut self, interfaces: &[u32]) -> Result<()> {
-        calico_sys::socket::set_filter(&self.inner, &filter(interfaces))
-            .and_then(|()| self.inner.add_membership(NEIGHBOURS))
+        calico_sys::socket::set_filter(&self.inner.inner, &filter(interfaces))
+            .and_then(|()| self.inner.inner.add_membership(NEIGHBOURS))
             .map_err(|error| Error::new("watch neighbours", error))
     }
 
@@ -110,15 +95,12 @@ impl Monitor {
     /// The socket's, which are final: open a new monitor and look at everything again.
     pub fn receive(&mut self) -> Result<Vec<Event>> {
         let mut events = Vec::new();
-        loop {
-            match receive(&self.inner, &mut self.buffer) {
-                Ok(()) => events.extend(messages(&self.buffer).filter_map(event)),
-                Err(Cause::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(events),
-                Err(Cause::Io(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => events.push(Event::Overrun),
-                Err(Cause::Protocol(_)) => events.push(Event::Overrun),
-                Err(cause) => return Err(Error::new("read from the netlink monitor", cause)),
-            }
-        }
+        let take = |datagram: Option<&[u8]>| match datagram {
+            Some(datagram) => events.extend(messages(datagram).filter_map(event)),
+            None => events.push(Event::Overrun),
+        };
+        let read = self.inner.drain(take);
+        read.map(|()| events).map_err(|cause| Error::new("read from the netlink monitor", cause))
     }
 }
 
@@ -174,12 +156,12 @@ fn event(message: Message<'_>) -> Option<Event> {
 
 impl AsFd for Monitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.as_fd()
+        self.inner.inner.as_fd()
     }
 }
 
 impl AsRawFd for Monitor {
     fn as_raw_fd(&self) -> RawFd {
-        self.inner.as_raw_fd()
+        self.inner.inner.as_raw_fd()
     }
 }

@@ -1,21 +1,18 @@
 //! Who else changes our tables?
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::Table;
 use super::read::is_of_table;
 use super::wire::{GENERATION, SUBSYSTEM, body, find, kind, wide};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Error, Result};
+use crate::listener::Listener;
 use crate::message::{Message, messages_with_port};
-use crate::socket::receive;
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
-/// Room for what happens while we are busy, in octets: some ten thousand elements.
-const BUFFER: usize = 8 << 20;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +31,7 @@ pub enum Event {
 /// the thread that opens it.
 #[derive(Debug)]
 pub struct Monitor {
-    inner: netlink_sys::Socket,
-    buffer: Vec<u8>,
+    inner: Listener,
     /// Whose changes are not told.
     port: u32,
     tables: Vec<Table>,
@@ -48,17 +44,9 @@ impl Monitor {
     /// # Errors
     /// The kernel's.
     pub fn open(tables: Vec<Table>, port: u32) -> Result<Self> {
-        let open = || {
-            let mut socket = netlink_sys::Socket::new(NETLINK_NETFILTER)?;
-            socket.set_non_blocking(true)?;
-            // Not allowed without CAP_NET_ADMIN; then overruns are only more likely.
-            let _ = calico_sys::socket::set_receive_buffer(&socket, BUFFER);
-            socket.bind_auto()?;
-            socket.add_membership(GROUP)?;
-            Ok(socket)
-        };
-        let inner = open().map_err(|error: io::Error| Error::new("open a monitor of nf_tables", error))?;
-        Ok(Self { inner, buffer: Vec::new(), port, tables })
+        let inner = Listener::open(NETLINK_NETFILTER, &[GROUP]);
+        let inner = inner.map_err(|error| Error::new("open a monitor of nf_tables", error))?;
+        Ok(Self { inner, port, tables })
     }
 
     /// All that happened since the last call, in order; empty if nothing did. Reads until nothing is left, as
@@ -68,25 +56,19 @@ impl Monitor {
     /// The socket's, which are final: open a new monitor and look at everything again.
     pub fn receive(&mut self) -> Result<Vec<Event>> {
         let mut events = Vec::new();
-        loop {
-            match receive(&self.inner, &mut self.buffer) {
-                Ok(()) => {
-                    let messages = messages_with_port(&self.buffer);
-                    let all = messages
-                        .filter_map(|(message, port)| event(&message, u32::from(port == self.port), &self.tables));
-                    for event in all {
-                        // A table flushed is thousands of messages, and one thing to know.
-                        if events.last() != Some(&event) {
-                            events.push(event);
-                        }
-                    }
+        let Self { inner, port: own, tables } = self;
+        let take = |datagram: Option<&[u8]>| {
+            let Some(datagram) = datagram else { return events.push(Event::Overrun) };
+            let messages = messages_with_port(datagram);
+            for event in messages.filter_map(|(message, port)| event(&message, u32::from(port == *own), tables)) {
+                // A table flushed is thousands of messages, and one thing to know.
+                if events.last() != Some(&event) {
+                    events.push(event);
                 }
-                Err(Cause::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(events),
-                Err(Cause::Io(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => events.push(Event::Overrun),
-                Err(Cause::Protocol(_)) => events.push(Event::Overrun),
-                Err(cause) => return Err(Error::new("read from the monitor of nf_tables", cause)),
             }
-        }
+        };
+        let read = inner.drain(take);
+        read.map(|()| events).map_err(|cause| Error::new("read from the monitor of nf_tables", cause))
     }
 }
 
@@ -107,12 +89,6 @@ pub(super) fn event(message: &Message<'_>, own: u32, tables: &[Table]) -> Option
 
 impl AsFd for Monitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.as_fd()
-    }
-}
-
-impl AsRawFd for Monitor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.inner.as_raw_fd()
+        self.inner.inner.as_fd()
     }
 }
