@@ -1,37 +1,103 @@
-//! What both daemons of a node weigh when nothing happens.
+//! What both daemons of a node weigh when nothing happens, with the pods and the learned routes of a busy node.
 
 use std::fmt::Write as _;
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use calico_api::Owner;
+use ipnet::Ipv4Net;
 
-use crate::lab::{Lab, Options, Progress};
+use crate::lab::{Lab, Options, Progress, routed};
 use crate::net::{Net, StoreKind};
 use crate::node::Node;
 
-/// Plays a lab on SQLite and adds up `smaps_rollup` of the daemons. PSS shares what programs have in common,
-/// so the lab's other nodes make each a little lighter than a single node would be: Private is told beside it.
+/// How many there are of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct IdlePlan {
+    /// Nodes, at least two.
+    pub nodes: u8,
+    /// Pods on the first node.
+    pub pods: u16,
+    /// Routes that the first node learns by BGP from the last, beside those to the nodes' own blocks.
+    pub routes: u32,
+}
+
+/// Pods on each of the other nodes, and on the first before the rest of its own.
+const PODS: u16 = 2;
+
+/// Room for 2,048 blocks that only the last node has.
+const LEARNED: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 128, 0, 0), 15);
+
+/// What both are to take at most with 110 pods and 1,000 routes, in octets.
+const AIM: f64 = 12e6;
+
+/// Plays a lab on SQLite and adds up `smaps_rollup` of the daemons. PSS shares what programs have in common, so the lab's
+/// other nodes, which run the same files, make each lighter than a single node would be: Private and RSS are told beside it.
 ///
 /// # Errors
 /// If the lab fails.
-pub fn idle(nodes: u8) -> Result<String> {
-    let options = Options { nodes, pods: 2, store: StoreKind::Sqlite };
+pub fn idle(plan: IdlePlan) -> Result<String> {
+    ensure!(plan.nodes >= 2, "routes are learned from another node: --nodes 2 at least");
+    ensure!(plan.routes <= 2048, "2,048 blocks fit {LEARNED}");
+    let options = Options { nodes: plan.nodes, pods: PODS.min(plan.pods), store: StoreKind::Sqlite };
     let mut progress = Progress::default();
     let net = Net::new(options.store)?;
     let nodes = Lab::nodes(&net, options, &mut progress)?;
     let _lab = Lab::start(&nodes, options, &mut progress)?;
+    let [first, .., last] = nodes.as_slice() else { unreachable!("there are two at least") };
+    let _pods = progress.step(&format!("{} pods on {}", plan.pods, first.name()), || {
+        (options.pods..plan.pods).map(|number| first.pod(&format!("more{number}"))).collect::<Result<Vec<_>>>()
+    })?;
+    progress.step(&format!("{} more blocks of {}", plan.routes, last.name()), || {
+        learn(&net, last, plan.routes)?;
+        routed(first, usize::try_from(plan.routes)? + nodes.len() - 1)
+    })?;
     let mut text = format!("\n{:<10} {:<12} {:>9} {:>12} {:>9}\n", "node", "program", "PSS kB", "private kB", "RSS kB");
+    let mut weights = Vec::new();
     for node in &nodes {
-        let mut sum = 0;
+        let mut sum = (0, 0, 0);
         for program in ["felix", "bgp-speaker"] {
             let memory = memory(node, program)?;
-            sum += memory.pss;
             let Memory { pss, private, rss } = memory;
+            sum = (sum.0 + pss, sum.1 + private, sum.2 + rss);
             writeln!(text, "{:<10} {program:<12} {pss:>9} {private:>12} {rss:>9}", node.name())?;
         }
-        writeln!(text, "{:<10} {:<12} {sum:>9}", node.name(), "together")?;
+        let (pss, private, rss) = sum;
+        writeln!(text, "{:<10} {:<12} {pss:>9} {private:>12} {rss:>9}", node.name(), "together")?;
+        weights.push((pss, rss));
     }
+    let (pss, rss) = weights.first().copied().unwrap_or_default();
+    let octets = |kilobytes: u64| anyhow::Ok(f64::from(u32::try_from(kilobytes)?) * 1024.0);
+    writeln!(
+        text,
+        "\n{} with {} pods and {} learned routes: {:.1} MB PSS, {:.2} of the aim of {:.0} MB; \
+         {:.1} MB (RSS) is the most it can be where no other node shares the programs",
+        first.name(),
+        plan.pods,
+        plan.routes,
+        octets(pss)? / 1e6,
+        octets(pss)? / AIM,
+        AIM / 1e6,
+        octets(rss)? / 1e6,
+    )?;
     Ok(text)
+}
+
+/// Gives a node so many blocks, which its speaker tells the others.
+fn learn(net: &Net, node: &Node<'_>, count: u32) -> Result<()> {
+    node.apply(&format!(
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: learned}}\n\
+         spec: {{cidr: {LEARNED}, blockSize: 26, nodeSelector: '!all()'}}\n"
+    ))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let store = net.datastore().open().await?;
+        let owner = Owner::Host(node.name().to_owned());
+        for block in LEARNED.subnets(26)?.take(usize::try_from(count)?) {
+            ipam::claim(&store, &owner, block.into(), false, jiff::Timestamp::now()).await?;
+        }
+        Ok(())
+    })
 }
 
 /// Kilobytes.

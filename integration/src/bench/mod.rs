@@ -8,5 +8,5 @@ mod scale;
 
 pub use cni::{Plan, cni};
 pub use dataplane::{DataplanePlan, dataplane};
-pub use idle::idle;
+pub use idle::{IdlePlan, idle};
 pub use scale::{ScalePlan, scale};

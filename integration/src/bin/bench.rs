@@ -39,8 +39,14 @@ enum Bench {
     /// The memory of both daemons on an idle node (PSS).
     Idle {
         /// How many nodes.
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..))]
         nodes: u8,
+        /// How many pods the first of them has.
+        #[arg(long, default_value_t = 110)]
+        pods: u16,
+        /// How many routes it learns by BGP, beside those of the other pods.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=2048))]
+        routes: u32,
     },
     /// Packets and octets a second from pod to pod over two nodes, against the same path built by hand with `ip`.
     Dataplane {
@@ -88,7 +94,7 @@ fn main() -> ExitCode {
             };
             bench::cni(&bench::Plan { store, count, rounds: rounds.max(1), kept, at_once })
         }
-        Bench::Idle { nodes } => bench::idle(nodes),
+        Bench::Idle { nodes, pods, routes } => bench::idle(bench::IdlePlan { nodes, pods, routes }),
         Bench::Dataplane { modes, rounds, seconds } => {
             bench::dataplane(&bench::DataplanePlan { modes, rounds, seconds })
         }
