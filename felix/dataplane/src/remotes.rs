@@ -101,19 +101,21 @@ impl Remotes {
         self.dirty.extend(self.wanted.iter().filter(concerned).map(|(destination, _)| *destination));
     }
 
-    /// What is to be done where something changed since the last call.
-    pub(crate) fn drain(&mut self, settings: &Settings) -> Vec<(IpNet, Place)> {
-        let place = |destination: IpNet| match self.wanted.get(&destination) {
+    /// Where something changed since the last call.
+    pub(crate) fn drain(&mut self) -> BTreeSet<IpNet> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// What is to be done at a destination.
+    pub(crate) fn place(&self, destination: IpNet, settings: &Settings) -> Place {
+        match self.wanted.get(&destination) {
             None => Place::Empty,
             // A path that cannot be provided yet is not ready: the old one stays.
             Some(Remote::By(path)) => {
                 self.ways.route(destination, *path, settings).map_or(Place::Leave, |route| Place::Want(Box::new(route)))
             }
             Some(Remote::Leave) => Place::Leave,
-        };
-        let dirty = std::mem::take(&mut self.dirty).into_iter();
-        let supported = |destination: &IpNet| settings.ipv6 || destination.addr().is_ipv4();
-        dirty.filter(supported).map(|destination| (destination, place(destination))).collect()
+        }
     }
 }
 
@@ -156,15 +158,18 @@ mod tests {
 
     #[test]
     fn a_path_becomes_a_route_as_soon_as_there_is_a_way_and_a_change_of_a_way_concerns_those_that_go_by_it() {
-        let settings = Settings::default();
+        let drained = |remotes: &mut Remotes| {
+            let all = remotes.drain().into_iter();
+            all.map(|to| (to, remotes.place(to, &Settings::default()))).collect::<Vec<_>>()
+        };
         let mut remotes = Remotes::default();
         let [a, b, c]: [IpNet; 3] = ["10.1.0.0/26", "10.2.0.0/26", "fd00::/122"].map(|text| text.parse().unwrap());
         remotes.change(a, Some(Remote::By(Path::Ipip { gateway: [192, 0, 2, 1].into() })));
         remotes.change(b, Some(Remote::By(Path::Plain { gateway: [192, 0, 2, 2].into() })));
         remotes.change(c, Some(Remote::Leave));
         let all_left = [(a, Place::Leave), (b, Place::Leave), (c, Place::Leave)];
-        assert_eq!(remotes.drain(&settings), all_left);
-        assert_eq!(remotes.drain(&settings), []);
+        assert_eq!(drained(&mut remotes), all_left);
+        assert_eq!(drained(&mut remotes), []);
 
         let plain = vec![("192.0.2.0/24".parse().unwrap(), 3)];
         remotes.set_ways(Ways { ipip: Some(Way { index: 4, mtu: 1480 }), plain, ..Ways::default() });
@@ -172,21 +177,21 @@ mod tests {
         let ipip = Route::unicast(a, [gateway(1).on(4)], 80).with_metric(1024).with_mtu(1480);
         let direct = Route::unicast(b, [gateway(2).on(3)], 80).with_metric(1024);
         let expected = [(a, Place::Want(Box::new(ipip))), (b, Place::Want(Box::new(direct.clone())))];
-        assert_eq!(remotes.drain(&settings), expected);
+        assert_eq!(drained(&mut remotes), expected);
         // An interface more, by which no gateway is reached, and then one by which it is.
         let mut ways = remotes.ways.clone();
         ways.plain.push(("172.17.0.0/16".parse().unwrap(), 9));
         remotes.set_ways(ways.clone());
-        assert_eq!(remotes.drain(&settings), []);
+        assert_eq!(drained(&mut remotes), []);
         ways.plain.insert(0, ("192.0.2.0/25".parse().unwrap(), 9));
         remotes.set_ways(ways.clone());
         let moved = Route { next_hops: vec![gateway(2).on(9)], ..direct };
-        assert_eq!(remotes.drain(&settings), [(b, Place::Want(Box::new(moved)))]);
+        assert_eq!(drained(&mut remotes), [(b, Place::Want(Box::new(moved)))]);
         remotes.set_ways(Ways { ipip: None, ..ways });
-        assert_eq!(remotes.drain(&settings), [(a, Place::Leave)]);
+        assert_eq!(drained(&mut remotes), [(a, Place::Leave)]);
 
         remotes.change(a, None);
         remotes.touch(a);
-        assert_eq!(remotes.drain(&settings), [(a, Place::Empty)]);
+        assert_eq!(drained(&mut remotes), [(a, Place::Empty)]);
     }
 }

@@ -29,7 +29,10 @@ impl Dataplane {
         self.local_routes = desired;
 
         self.remotes.set_ways(self.tunnels.ways(&self.underlay));
-        for (destination, place) in self.remotes.drain(&self.settings) {
+        let ipv6 = self.settings.ipv6;
+        // One by one: sixty thousand routes that are made before any is kept would be there twice.
+        for destination in self.remotes.drain().into_iter().filter(|destination| ipv6 || destination.addr().is_ipv4()) {
+            let place = self.remotes.place(destination, &self.settings);
             let metric = metric(&self.settings, &destination);
             let key = RouteKey { destination, table: TABLE_MAIN, metric };
             let is_local = self.local_routes.contains_key(&key);

@@ -459,7 +459,10 @@ fn five_thousand_nodes_with_sixty_thousand_blocks() {
     let timed = |what: &str, one: &mut Node, work: &mut dyn FnMut(&mut Node)| {
         let start = Instant::now();
         work(one);
-        eprintln!("{what}: {:?}", start.elapsed());
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let of =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+        eprintln!("{what}: {:?}, memory {}, at most {}", start.elapsed(), of("VmRSS:"), of("VmHWM:"));
     };
     let changes = state(&one);
     one.take(changes);
@@ -474,6 +477,14 @@ fn five_thousand_nodes_with_sixty_thousand_blocks() {
         let vtep = Vtep { tunnel: [10, 99, 0, 1].into(), mac: [6; 6], host: [172, 31, 0, 1].into() };
         one.want([Change::Vtep { node: "new".to_owned(), ipv6: false, wanted: Some(vtep) }]);
     });
+    let plain = |n: u32| {
+        let destination = IpNet::new(std::net::Ipv4Addr::from(0x1400_0000 + n * 64).into(), 26).unwrap();
+        let gateway = std::net::Ipv4Addr::new(192, 0, 2, 20 + (n % 100) as u8).into();
+        Change::Remote { destination, wanted: Some(Remote::By(Path::Plain { gateway })) }
+    };
+    timed("all routes become plain", &mut one, &mut |one| one.want((0..60_000).map(plain)));
+    let back = state(&one);
+    timed("and go through the tunnel again", &mut one, &mut |one| one.want(back.iter().cloned()));
     timed("audit", &mut one, &mut |one| {
         one.dataplane.resync();
         one.apply();

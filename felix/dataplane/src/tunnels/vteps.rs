@@ -3,7 +3,7 @@
 //! All permanent neighbours and all forwarding entries of our devices are ours, whoever made them: nothing else can be
 //! reached through them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use calico_delta::Delta;
@@ -12,6 +12,8 @@ use felix_calc::Vtep;
 
 use crate::Applied;
 
+/// So many entries are encoded at a time.
+const PORTION: usize = 1_000;
 /// `NUD_PERMANENT`.
 const PERMANENT: u16 = 0x80;
 
@@ -102,25 +104,19 @@ impl Vteps {
         if std::mem::take(&mut self.changed) {
             self.desire();
         }
-        let mut batch = Batch::new();
-        let forwarding = self.forwarding.plan().upserts;
-        for (mac, (host, _)) in &forwarding {
+        let entries = self.forwarding.plan().upserts;
+        let replace = |batch: &mut Batch, (mac, (host, _)): &(Mac, (IpAddr, bool))| {
             batch.replace_forwarding(&Forwarding::permanent(index, *mac, *host));
+        };
+        for (mac, value) in make(socket, entries, replace, name, applied) {
+            self.forwarding.seen(mac, value);
         }
-        let neighbours = self.neighbours.plan().upserts;
-        for (address, mac) in &neighbours {
+        let entries = self.neighbours.plan().upserts;
+        let replace = |batch: &mut Batch, (address, mac): &(IpAddr, Mac)| {
             batch.replace_neighbour(&Neighbour::permanent(index, *address, *mac));
-        }
-        let (first, mut failed) = (forwarding.len(), execute(socket, batch, name, applied));
-        for (place, (mac, value)) in forwarding.into_iter().enumerate() {
-            if !failed.remove(&place) {
-                self.forwarding.seen(mac, value);
-            }
-        }
-        for (place, (address, mac)) in neighbours.into_iter().enumerate() {
-            if !failed.remove(&(first + place)) {
-                self.neighbours.seen(address, mac);
-            }
+        };
+        for (address, mac) in make(socket, entries, replace, name, applied) {
+            self.neighbours.seen(address, mac);
         }
         Ok(())
     }
@@ -128,26 +124,20 @@ impl Vteps {
     /// Removes the entries that nobody wants, after the routes that needed them.
     pub(crate) fn sweep(&mut self, socket: &mut Socket, name: &str, applied: &mut Applied) {
         let Some(index) = self.index else { return };
-        let mut batch = Batch::new();
-        let forwarding = self.forwarding.plan().deletes;
-        for mac in &forwarding {
-            let destination = self.forwarding.actual().get(mac).map_or(IpAddr::from([0; 4]), |(host, _)| *host);
-            batch.delete_forwarding(&Forwarding::permanent(index, *mac, destination));
+        let host = |mac: &Mac| self.forwarding.actual().get(mac).map_or(IpAddr::from([0; 4]), |(host, _)| *host);
+        let entries = self.forwarding.plan().deletes.into_iter().map(|mac| (mac, host(&mac))).collect();
+        let delete = |batch: &mut Batch, (mac, host): &(Mac, IpAddr)| {
+            batch.delete_forwarding(&Forwarding::permanent(index, *mac, *host));
+        };
+        for (mac, _) in make(socket, entries, delete, name, applied) {
+            self.forwarding.gone(&mac);
         }
-        let neighbours = self.neighbours.plan().deletes;
-        for address in &neighbours {
+        let entries = self.neighbours.plan().deletes;
+        let delete = |batch: &mut Batch, address: &IpAddr| {
             batch.delete_neighbour(&Neighbour { mac: None, ..Neighbour::permanent(index, *address, Mac::default()) });
-        }
-        let (first, mut failed) = (forwarding.len(), execute(socket, batch, name, applied));
-        for (place, mac) in forwarding.iter().enumerate() {
-            if !failed.remove(&place) {
-                self.forwarding.gone(mac);
-            }
-        }
-        for (place, address) in neighbours.iter().enumerate() {
-            if !failed.remove(&(first + place)) {
-                self.neighbours.gone(address);
-            }
+        };
+        for address in make(socket, entries, delete, name, applied) {
+            self.neighbours.gone(&address);
         }
     }
 
@@ -191,13 +181,28 @@ fn permanent(neighbour: &Neighbour) -> Option<(IpAddr, Mac)> {
     Some((neighbour.address, mac))
 }
 
-/// Makes the changes; returns the places of those that failed. What was to be removed and is not there is no failure.
-fn execute(socket: &mut Socket, batch: Batch, name: &str, applied: &mut Applied) -> std::collections::BTreeSet<usize> {
-    let failures = socket.execute_all(batch).into_iter().filter(|(_, error)| !error.is_not_found());
-    let mut failed = std::collections::BTreeSet::new();
-    for (place, error) in failures {
-        failed.insert(place);
-        applied.fail(name, error);
+/// Makes changes, so many at a time; returns those that were made. What was to be removed and is not there counts as removed.
+fn make<T>(
+    socket: &mut Socket,
+    changes: Vec<T>,
+    push: impl Fn(&mut Batch, &T),
+    name: &str,
+    applied: &mut Applied,
+) -> Vec<T> {
+    let mut made = Vec::with_capacity(changes.len());
+    let mut changes = changes.into_iter();
+    loop {
+        let portion: Vec<T> = changes.by_ref().take(PORTION).collect();
+        if portion.is_empty() {
+            return made;
+        }
+        let mut batch = Batch::new();
+        portion.iter().for_each(|change| push(&mut batch, change));
+        let mut failed = BTreeSet::new();
+        for (place, error) in socket.execute_all(batch).into_iter().filter(|(_, error)| !error.is_not_found()) {
+            failed.insert(place);
+            applied.fail(name, error);
+        }
+        made.extend(portion.into_iter().enumerate().filter(|(place, _)| !failed.contains(place)).map(|(_, done)| done));
     }
-    failed
 }
