@@ -60,7 +60,7 @@ use bring_up::{Patience, Site, bring_up, find_parameters, name};
 use config::{Backend, Config, Raw};
 use feed::{Feed, Pools};
 use findings::{Findings, Source};
-use kernel::{Kernel, Reporters, Rules, Surroundings};
+use kernel::{Forbidden, Kernel, Reporters, Rules, Surroundings};
 use known::Known;
 use metrics::Metrics;
 use settings::{Settings, tell_idle};
@@ -294,7 +294,11 @@ async fn serve(
     let configured = config.problems.iter().map(problem).chain(rules.as_ref().err().cloned());
     findings.tell(Source::Configuration, configured.collect());
     let rules = rules.ok();
-    let surroundings = Surroundings { state: state.clone(), devices, findings: findings.clone() };
+    let forbidden = Forbidden {
+        ipip: config.tunnels.ipip == Some(false) && config.node.backend != Backend::None,
+        vxlan: config.tunnels.vxlan == Some(false) && config.node.backend != Backend::None,
+    };
+    let surroundings = Surroundings { state: state.clone(), devices, findings: findings.clone(), forbidden };
     let kernel = Kernel::new(calc, dataplane, rules, surroundings, metrics.clone(), reporters, files)
         .context("the kernel's notifications cannot be waited for")?;
     let mtus = config.tunnels.mtus(node_mtu);
@@ -323,6 +327,7 @@ async fn serve(
         pools: pools_seen,
         node: node_seen.clone(),
         devices: devices_seen.clone(),
+        kernel: orders.clone(),
         findings: findings.clone(),
     };
     let allocator = ipam::Allocator::new(store.clone(), node.clone());

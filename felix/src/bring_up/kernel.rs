@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use calico_netlink::{Error, Socket, sysctl};
@@ -87,6 +88,16 @@ pub(crate) fn subnets(prefixes: &[String]) -> Result<Vec<IpNet>, Error> {
     Ok(networks
         .filter(|network| network.prefix_len() < network.max_prefix_len() && is_global(network.addr()))
         .collect())
+}
+
+/// Whether an interface of this name is there and has an address.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn holds(name: &str, address: IpAddr) -> Result<bool, Error> {
+    let mut socket = Socket::open()?;
+    let Some(link) = socket.link(name)? else { return Ok(false) };
+    Ok(socket.addresses()?.iter().any(|held| held.index == link.index && held.network.addr() == address))
 }
 
 /// Makes the node forward packets, as pods' traffic needs.

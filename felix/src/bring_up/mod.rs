@@ -24,7 +24,7 @@ use tracing::info;
 
 use crate::config::Config;
 use autodetect::Interface;
-pub(crate) use kernel::{find_parameters, subnets};
+pub(crate) use kernel::{find_parameters, holds, subnets};
 use node::Addresses;
 pub(crate) use node::{Note, Occasion};
 pub(crate) use patience::Patience;

@@ -1,5 +1,7 @@
 //! The task that owns the calculation and the kernel: takes updates, orders and notifications, and applies.
 
+mod devices;
+mod ignored;
 mod pace;
 mod rules;
 
@@ -10,18 +12,22 @@ use std::time::Duration;
 use calico_agent::{Attached, Finding};
 use calico_api::{Key, WorkloadEndpoint};
 use calico_daemon::Reporter;
-use felix_calc::{Calc, Change, Claim, Tunnels, Update};
+use felix_calc::{Calc, Change, Claim, Update};
 use felix_dataplane::Dataplane;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{error, info, info_span, warn};
 
+use crate::bring_up::holds;
 use crate::findings::{Findings, Source};
 use crate::metrics::Metrics;
 use crate::state::State;
 use crate::status_files::{self, StatusFiles};
-use crate::tunnels::Devices;
+use crate::tunnels::{Devices, Tunnel};
+pub(crate) use devices::Forbidden;
+use devices::Wanted;
+use ignored::Ignored;
 use pace::Pace;
 pub(crate) use rules::Rules;
 
@@ -60,6 +66,15 @@ pub(crate) enum Order {
         /// Told when nothing of it reaches the node any more; false if no interface is known to be the container's.
         done: oneshot::Sender<bool>,
     },
+    /// Have an address on a tunnel device that is about to be announced.
+    Address {
+        /// The device.
+        tunnel: Tunnel,
+        /// The address.
+        address: IpAddr,
+        /// Told when the device has it, or why it has not.
+        done: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// Who hears how it is going.
@@ -78,6 +93,8 @@ pub(crate) struct Surroundings {
     pub(crate) devices: watch::Sender<Devices>,
     /// The operator.
     pub(crate) findings: Findings,
+    /// The tunnels that there must not be.
+    pub(crate) forbidden: Forbidden,
 }
 
 /// The task's state.
@@ -103,8 +120,10 @@ pub(crate) struct Kernel {
     findings: Findings,
     /// Perhaps there are others than were told.
     findings_due: bool,
-    /// The tunnel devices that the calculation wants.
-    tunnels: Tunnels,
+    /// What the calculation did not take.
+    ignored: Ignored,
+    /// The tunnel devices that are wanted.
+    tunnels: Wanted,
     started: Instant,
 }
 
@@ -122,7 +141,7 @@ impl Kernel {
         reporters: Reporters,
         files: StatusFiles,
     ) -> std::io::Result<Self> {
-        let Surroundings { state, devices, findings } = surroundings;
+        let Surroundings { state, devices, findings, forbidden } = surroundings;
         metrics.resync_state.set(2);
         Ok(Self {
             calc,
@@ -139,7 +158,8 @@ impl Kernel {
             devices,
             findings,
             findings_due: true,
-            tunnels: Tunnels::default(),
+            ignored: Ignored::default(),
+            tunnels: Wanted::new(forbidden),
             started: Instant::now(),
         })
     }
@@ -220,6 +240,7 @@ impl Kernel {
             Update::Node(_) => "Node",
             Update::Pool(_) => "IPPool",
             Update::Subnets(_) => "subnets",
+            Update::Programs(_) | Update::FelixPrograms(_) => "programClusterRoutes",
             Update::Profile(_) => "Profile",
             Update::ProfilesInSync => "profiles in sync",
             Update::ProfilesUnwatched => "profiles unwatched",
@@ -228,7 +249,11 @@ impl Kernel {
             Update::InSync => "in sync",
         };
         self.metrics.calc_updates.with_label_values(&[kind]).inc();
+        let key = ignored::key_of(&update);
         let changes = self.calc.update(update);
+        if let Some(key) = key {
+            self.ignored.learn(key, &changes);
+        }
         self.desire(changes);
         let needed = self.calc.needs_profiles();
         self.state.send_if_modified(|state| std::mem::replace(&mut state.needs_profiles, needed) != needed);
@@ -238,22 +263,34 @@ impl Kernel {
         // That a notice holds no more is no change.
         self.findings_due = true;
         for change in changes {
-            match &change {
+            let change = match change {
                 Change::Ignored { key, reason } => {
                     let name = key.as_ref().map(ToString::to_string);
                     error!(name, %reason, "resource is not used, its last good version stays in force");
+                    continue;
                 }
-                Change::Tunnels(tunnels) => self.tunnels = tunnels.clone(),
-                _ => {}
-            }
-            self.rules.iter_mut().for_each(|rules| rules.change(&change));
-            self.dataplane.change(change);
+                Change::Tunnels(tunnels) => {
+                    self.tunnels.say(tunnels);
+                    Change::Tunnels(self.tunnels.told())
+                }
+                other => other,
+            };
+            self.pass_on(change);
         }
         self.metrics.active_local_endpoints.set(self.calc.local_endpoints().try_into().unwrap_or(i64::MAX));
     }
 
+    /// Tells those who write to the kernel.
+    fn pass_on(&mut self, change: Change) {
+        self.rules.iter_mut().for_each(|rules| rules.change(&change));
+        self.dataplane.change(change);
+    }
+
     fn obey(&mut self, order: Order) {
         match order {
+            Order::Address { tunnel, address, done } => {
+                let _ = done.send(self.set_address(tunnel, address));
+            }
             Order::Attach { endpoint, attached, done } => {
                 let key = endpoint.key();
                 let interface = endpoint.spec.interface_name.clone();
@@ -291,6 +328,20 @@ impl Kernel {
         self.write();
         self.write_files();
         true
+    }
+
+    /// Has a tunnel device have an address, and looks whether it does.
+    fn set_address(&mut self, tunnel: Tunnel, address: IpAddr) -> Result<(), String> {
+        if !self.tunnels.set_ahead(tunnel, address) {
+            return Err("no pool wants the device any more".to_owned());
+        }
+        self.pass_on(Change::Tunnels(self.tunnels.told()));
+        self.write();
+        match holds(tunnel.device(), address) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the device is not there, or the kernel did not take it".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn notice(&mut self) {
@@ -416,16 +467,11 @@ impl Kernel {
         }
         let state = self.dataplane.tunnel_state();
         self.rules.iter_mut().for_each(|rules| rules.tunnels(state));
-        let wanted = &self.tunnels;
         let devices = Devices {
             in_sync: true,
-            wanted: [wanted.ipip.is_some(), wanted.vxlan.is_some(), wanted.vxlan_v6.is_some()],
+            wanted: self.tunnels.devices(),
             up: [state.ipip, state.vxlan, state.vxlan_v6],
-            addresses: [
-                wanted.ipip.as_ref().and_then(|ipip| ipip.address).map(IpAddr::V4),
-                wanted.vxlan.as_ref().and_then(|vxlan| vxlan.address),
-                wanted.vxlan_v6.as_ref().and_then(|vxlan| vxlan.address),
-            ],
+            addresses: self.tunnels.addresses(),
         };
         self.devices.send_if_modified(|before| {
             let changed = *before != devices;
@@ -437,7 +483,7 @@ impl Kernel {
             return;
         }
         let notices = self.calc.notices().map(|notice| Finding { object: notice.object(), text: notice.to_string() });
-        self.findings.tell(Source::Calculation, notices.collect());
+        self.findings.tell(Source::Calculation, notices.chain(self.ignored.findings()).collect());
         let found = self.dataplane.findings().into_iter();
         let found = found.map(|found| Finding { object: found.object, text: found.text });
         self.findings.tell(Source::Dataplane, found.collect());

@@ -43,8 +43,10 @@ pub(super) struct Facts {
     pub(super) has_pool: bool,
     /// Whether the address on the Node is of such a pool.
     pub(super) inside: bool,
-    /// The only address that IPAM has under the tunnel's handle, if that is of such a pool.
+    /// An address that IPAM has under the tunnel's handle, that is of such a pool and not on the Node.
     pub(super) spare: Option<IpAddr>,
+    /// Whether IPAM has others under the handle than that on the Node.
+    pub(super) surplus: bool,
 }
 
 /// What is to be done.
@@ -52,12 +54,13 @@ pub(super) struct Facts {
 pub(super) enum Step {
     /// All is as it should be, or it is not known yet what should be.
     Keep,
-    /// Write an address that IPAM has given already onto the Node.
+    /// Have an address that IPAM has given already on the device and on the Node, and release others of the handle.
     Announce(IpAddr),
-    /// Take a new address and write it.
+    /// Take a new address, do the same with it, and release others of the handle only then: what the Node still says must be
+    /// nobody else's, and it is not known beforehand whether there is another.
     Assign {
-        /// Whether all that is under the tunnel's handle is released before.
-        release: bool,
+        /// Whether what a handle counts in excess is dropped before, if it has no address.
+        tidy: bool,
     },
     /// Take the same address anew, under the tunnel's handle.
     Adopt(IpAddr),
@@ -90,15 +93,17 @@ pub(super) fn decide(facts: &Facts) -> Step {
 }
 
 fn up(facts: &Facts) -> Step {
-    let anew = |release| match facts.spare {
+    let anew = |tidy| match facts.spare {
         // A Felix that was killed between IPAM and the Node had taken it.
         Some(spare) => Step::Announce(spare),
-        None => Step::Assign { release },
+        None => Step::Assign { tidy },
     };
     match (facts.stored, facts.holder) {
         (None, _) => anew(true),
+        // A Felix that was killed after an exchange had not released the old one.
+        (Some(address), Holder::Ours) if facts.inside && facts.surplus => Step::Announce(address),
         (Some(_), Holder::Ours) if facts.inside => Step::Keep,
-        (Some(_), Holder::Ours) => Step::Assign { release: true },
+        (Some(_), Holder::Ours) => anew(false),
         (Some(_), Holder::Others) => anew(false),
         (Some(address), Holder::Unmarked) if facts.inside => Step::Adopt(address),
         (Some(_), Holder::Unmarked) => anew(false),
@@ -123,17 +128,25 @@ mod tests {
         has_pool: true,
         inside: true,
         spare: None,
+        surplus: false,
     };
 
     #[test]
     fn an_address_is_taken_kept_or_exchanged_as_ipam_and_pools_say() {
         let (unmarked, nobody) = (Holder::Unmarked, Holder::Nobody);
-        let assign = |release| Step::Assign { release };
+        let assign = |tidy| Step::Assign { tidy };
         for (case, facts, expected) in [
             ("ours, in a pool", KEPT, Step::Keep),
             ("none", Facts { stored: None, holder: nobody, ..KEPT }, assign(true)),
             ("none, but IPAM has one", Facts { stored: None, spare: Some(SPARE), ..KEPT }, Step::Announce(SPARE)),
-            ("ours, of another pool", Facts { inside: false, ..KEPT }, assign(true)),
+            ("ours, and another", Facts { surplus: true, ..KEPT }, Step::Announce(STORED)),
+            ("ours, and one more", Facts { spare: Some(SPARE), surplus: true, ..KEPT }, Step::Announce(STORED)),
+            ("ours, of another pool", Facts { inside: false, ..KEPT }, assign(false)),
+            (
+                "ours, of another pool, and one that is not",
+                Facts { inside: false, spare: Some(SPARE), surplus: true, ..KEPT },
+                Step::Announce(SPARE),
+            ),
             ("another's", Facts { holder: Holder::Others, ..KEPT }, assign(false)),
             (
                 "another's, but IPAM has one",
@@ -164,6 +177,11 @@ mod tests {
                 Step::Clear { also: Some(STORED) },
             ),
             ("its pool takes no new addresses", Facts { has_pool: false, inside: false, ..KEPT }, Step::Keep),
+            (
+                "there is no pool, and another address",
+                Facts { has_pool: false, inside: false, surplus: true, ..KEPT },
+                Step::Keep,
+            ),
             ("no pool", Facts { has_pool: false, ..none }, Step::NoPool),
             ("no pool, another's", Facts { has_pool: false, holder: Holder::Others, ..KEPT }, Step::NoPool),
         ] {

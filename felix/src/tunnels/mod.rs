@@ -1,8 +1,11 @@
 //! Tunnel devices get their addresses, and the Node says them to the others.
 //!
 //! Others send through a tunnel as soon as they see its address on the Node. So an address is written there when the device
-//! unwraps packets, and taken away when the device is gone, which is a while after no pool wants it any more. A node without
-//! such an address is reached as before, so a pool that is full takes down nothing but its tunnel.
+//! unwraps packets and has it itself (without one the kernel drops what it would answer by another device, where
+//! `conf.all.rp_filter` is on), and taken away when the device is gone, which is a while after no pool wants it any more. A node
+//! without such an address is reached as before, so a pool that is full takes down nothing but its tunnel.
+//!
+//! An address that the Node says is released only after it says another: until then others send to it.
 
 mod decision;
 mod kind;
@@ -12,12 +15,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use calico_agent::Finding;
-use calico_api::{IPAMBlockSpec, IPAMHandleSpec, Key, Kind, Node, NodeSpec, PoolUse};
+use calico_api::{
+    AllocationAttribute, IPAMBlockSpec, IPAMConfigurationSpec, IPAMHandleSpec, Key, Kind, Node, NodeSpec, PoolUse,
+};
 use calico_datastore::{Entry, Error, decode};
-use ipam::{AssignRequest, Assignment, block, handle};
+use ipam::{AssignRequest, Assignment, block, handle, plan};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
 
@@ -25,6 +30,7 @@ use crate::allocator::{Addresses, IpamError, PATIENCE};
 use crate::bring_up::Site;
 use crate::feed::Pools;
 use crate::findings::{Findings, Source};
+use crate::kernel::Order;
 use decision::{Device, Facts, Holder, Step, decide};
 pub(crate) use kind::Tunnel;
 
@@ -61,6 +67,8 @@ pub(crate) struct Giver {
     pub(crate) node: watch::Receiver<Option<Entry>>,
     /// The devices.
     pub(crate) devices: watch::Receiver<Devices>,
+    /// Who puts addresses on devices.
+    pub(crate) kernel: mpsc::Sender<Order>,
     /// Where to say what is wrong.
     pub(crate) findings: Findings,
 }
@@ -82,9 +90,34 @@ struct Progress {
     done: Option<Inputs>,
     /// Since when the device is wanted and not up.
     coming: Option<Instant>,
-    /// When to try again, and how long that was waited for.
-    retry: Option<(Instant, Duration)>,
+    /// What failed last.
+    failed: Option<Failed>,
     finding: Option<Finding>,
+}
+
+/// A try that failed.
+#[derive(Debug)]
+struct Failed {
+    /// With these; with others it is tried at once.
+    inputs: Inputs,
+    /// When it is tried again, and how long that was waited for.
+    again: (Instant, Duration),
+}
+
+impl Progress {
+    /// How long it is still to be waited, if it failed with the same inputs.
+    fn waits(&mut self, inputs: &Inputs, now: Instant) -> Option<Instant> {
+        self.failed.take_if(|failed| failed.inputs != *inputs);
+        self.failed.as_ref().map(|failed| failed.again.0).filter(|at| now < *at)
+    }
+
+    /// It failed; returns when it is tried again.
+    fn fail(&mut self, inputs: Inputs, now: Instant) -> Instant {
+        let wait = self.failed.as_ref().map_or(FIRST, |failed| (failed.again.1 * 2).min(LONGEST));
+        self.failed = Some(Failed { inputs, again: (now + wait, wait) });
+        self.done = None;
+        now + wait
+    }
 }
 
 impl Giver {
@@ -164,22 +197,19 @@ impl Giver {
             progress.done = Some(inputs);
             return None;
         }
-        if let Some((at, _)) = progress.retry.filter(|(at, _)| now < *at) {
+        if let Some(at) = progress.waits(&inputs, now) {
             return Some(at);
         }
         match self.settle(tunnel, device).await {
             Ok(finding) => {
-                progress.retry = None;
+                progress.failed = None;
                 progress.finding = finding;
                 progress.done = Some(inputs);
                 None
             }
             Err(reason) => {
-                let wait = progress.retry.map_or(FIRST, |(_, before)| (before * 2).min(LONGEST));
-                progress.retry = Some((now + wait, wait));
                 progress.finding = Some(Finding { object: tunnel.object(), text: reason });
-                progress.done = None;
-                Some(now + wait)
+                Some(progress.fail(inputs, now))
             }
         }
     }
@@ -208,28 +238,23 @@ impl Giver {
         let is_inside = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
         let stored: Option<IpAddr> = inputs.stored.as_ref().and_then(|text| text.parse().ok());
         let handle = tunnel.handle(name);
-        let (holder, held) = match device {
-            Device::Up | Device::Gone => {
-                let holder = match stored {
-                    Some(stored) => self.holder(tunnel, stored).await?,
-                    None => Holder::Nobody,
-                };
-                let held = if device == Device::Up { self.held(&handle).await? } else { Vec::new() };
-                (holder, held)
-            }
-            _ => (Holder::Nobody, Vec::new()),
+        let held = if device == Device::Up { self.held(tunnel, &handle).await? } else { Vec::new() };
+        let has = |address: IpAddr| held.iter().any(|held| held.address == address);
+        let holder = match stored.filter(|_| matches!(device, Device::Up | Device::Gone)) {
+            // Its pool may be gone, or say what cannot be; the handle knows.
+            Some(stored) if has(stored) => Holder::Ours,
+            Some(stored) => self.holder(tunnel, stored).await?,
+            None => Holder::Nobody,
         };
-        let spare = match held[..] {
-            [only] if is_inside(&only) && Some(only) != stored => Some(only),
-            _ => None,
-        };
+        let others = || held.iter().map(|held| held.address).filter(|address| Some(*address) != stored);
         let facts = Facts {
             device,
             stored,
             holder,
             has_pool: !networks.is_empty(),
             inside: stored.as_ref().is_some_and(is_inside),
-            spare,
+            spare: others().find(is_inside),
+            surplus: others().next().is_some(),
         };
         let step = decide(&facts);
         debug!(device = tunnel.device(), ?facts, ?step, "address of a tunnel");
@@ -243,22 +268,29 @@ impl Giver {
                      disabled and allowedUses of the pools that are encapsulated so",
                 )));
             }
-            Step::Announce(address) => self.write(tunnel, Some(address)).await?,
-            Step::Assign { release } => {
-                if release {
+            Step::Announce(address) => self.announce(tunnel, address, &held).await?,
+            Step::Assign { tidy } => {
+                if tidy && held.is_empty() {
                     self.release(&handle).await?;
                 }
-                let address = self.assign(tunnel, &inputs, Vec::new()).await?;
-                self.write(tunnel, Some(address)).await?;
+                let assigned = self.assign(tunnel, &inputs, Vec::new()).await;
+                let address = assigned.map_err(|reason| match stored.filter(|_| holder == Holder::Ours) {
+                    Some(stored) => keeps(stored, &reason),
+                    None => consequence(tunnel, &reason),
+                })?;
+                self.announce(tunnel, address, &held).await?;
             }
             Step::Adopt(address) => {
                 self.release_unmarked(address).await?;
                 let address = match self.assign(tunnel, &inputs, vec![address]).await {
                     Ok(address) => address,
                     // Somebody was faster.
-                    Err(_) => self.assign(tunnel, &inputs, Vec::new()).await?,
+                    Err(_) => {
+                        let other = self.assign(tunnel, &inputs, Vec::new()).await;
+                        other.map_err(|reason| consequence(tunnel, &reason))?
+                    }
                 };
-                self.write(tunnel, Some(address)).await?;
+                self.announce(tunnel, address, &held).await?;
             }
             Step::Withdraw => self.write(tunnel, None).await?,
             Step::Clear { also } => {
@@ -276,16 +308,55 @@ impl Giver {
         Finding { object: tunnel.object(), text: consequence(tunnel, reason) }
     }
 
+    /// Has an address on the device, then on the Node; whatever else the handle holds is released then.
+    async fn announce(&self, tunnel: Tunnel, address: IpAddr, held: &[Assignment]) -> Result<(), String> {
+        self.put_on_device(tunnel, address).await?;
+        self.write(tunnel, Some(address)).await?;
+        let others: Vec<Assignment> = held.iter().filter(|held| held.address != address).cloned().collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let key = Key::named(Kind::IPAMConfiguration, "default");
+        let cooldown = match timeout(PATIENCE, self.site.store.get::<IPAMConfigurationSpec>(&key)).await {
+            Ok(Ok(found)) => plan::cooldown(&found.spec),
+            Ok(Err(Error::NotFound(_) | Error::Corrupt(_))) => SignedDuration::ZERO,
+            Ok(Err(error)) => return Err(failed("read IPAMConfiguration", &error.to_string())),
+            Err(_) => return Err(failed("read IPAMConfiguration", SILENT)),
+        };
+        let handle = tunnel.handle(&self.site.name);
+        self.release_exactly(Some(&handle), &others, cooldown).await
+    }
+
+    /// Has the kernel's task put an address on the device, beside what the Node says.
+    async fn put_on_device(&self, tunnel: Tunnel, address: IpAddr) -> Result<(), String> {
+        let (done, reply) = oneshot::channel();
+        let asked = async {
+            self.kernel.send(Order::Address { tunnel, address, done }).await.ok()?;
+            reply.await.ok()
+        };
+        let what = format!("put {address} on {}", tunnel.device());
+        match timeout(PATIENCE, asked).await {
+            Ok(Some(result)) => result.map_err(|reason| failed(&what, &reason)),
+            Ok(None) => Err(failed(&what, "Felix is stopping")),
+            Err(_) => Err(failed(&what, "the kernel takes too long")),
+        }
+    }
+
     /// Who has an address.
     async fn holder(&self, tunnel: Tunnel, address: IpAddr) -> Result<Holder, String> {
         let Some(network) = self.block_of(address) else { return Ok(Holder::Nobody) };
         let Some(found) = self.block(network).await? else { return Ok(Holder::Nobody) };
         let Some((attribute, _)) = block::who_has(&found, address) else { return Ok(Holder::Nobody) };
+        Ok(self.judge(tunnel, attribute))
+    }
+
+    /// What a block says of the holder of an address.
+    fn judge(&self, tunnel: Tunnel, attribute: &AllocationAttribute) -> Holder {
         let node = &self.site.name;
         let secondary = attribute.secondary.clone().unwrap_or_default();
         let wanted = tunnel.attributes(node);
         let says = |key: &str| secondary.get(key).and_then(Option::as_ref) == wanted.get(key);
-        Ok(match &attribute.handle_id {
+        match &attribute.handle_id {
             _ if attribute.released_at.is_some() => Holder::CoolingDown,
             Some(_) if block::is_of(attribute, &tunnel.handle(node)) && (says("type") || secondary.is_empty()) => {
                 Holder::Ours
@@ -293,11 +364,11 @@ impl Giver {
             None if secondary.is_empty() => Holder::Unmarked,
             _ if says("node") && says("type") => Holder::Ours,
             _ => Holder::Others,
-        })
+        }
     }
 
-    /// The addresses that IPAM has under a handle.
-    async fn held(&self, handle: &str) -> Result<Vec<IpAddr>, String> {
+    /// The addresses that IPAM has under a tunnel's handle, as the tunnel's.
+    async fn held(&self, tunnel: Tunnel, handle: &str) -> Result<Vec<Assignment>, String> {
         let found = timeout(PATIENCE, self.site.store.get::<IPAMHandleSpec>(&Key::Handle(handle.to_owned()))).await;
         let counted = match found {
             Ok(Ok(found)) => found.spec,
@@ -307,8 +378,13 @@ impl Giver {
         };
         let mut addresses = Vec::new();
         for (network, _) in handle::blocks(&counted) {
-            if let Some(found) = self.block(network).await? {
-                addresses.extend(block::addresses_of(&found, handle));
+            let Some(found) = self.block(network).await? else { continue };
+            for address in block::addresses_of(&found, handle) {
+                if let Some((attribute, sequence_number)) = block::who_has(&found, address)
+                    && self.judge(tunnel, attribute) == Holder::Ours
+                {
+                    addresses.push(Assignment { block: network, address, sequence_number });
+                }
             }
         }
         Ok(addresses)
@@ -344,12 +420,11 @@ impl Giver {
             pool_use: PoolUse::Tunnel,
             attributes: tunnel.attributes(&self.site.name),
         };
-        let refused =
-            |error: IpamError| consequence(tunnel, &format!("IPAM gives it no address ({error}); it is asked again"));
+        let refused = |error: IpamError| format!("IPAM gives it no address ({error}); it is asked again");
         let mut assigning = self.addresses.assign(request, None).await.map_err(refused)?;
         let settled = assigning.settled().await.map_err(refused)?;
         let address = settled.assigned.first().map(|assigned| assigned.address);
-        address.ok_or_else(|| consequence(tunnel, "IPAM gave it no address; it is asked again"))
+        address.ok_or_else(|| "IPAM gave it no address; it is asked again".to_owned())
     }
 
     async fn release(&self, handle: &str) -> Result<(), String> {
@@ -363,12 +438,22 @@ impl Giver {
         let Some(found) = self.block(network).await? else { return Ok(()) };
         let Some((_, sequence_number)) = block::who_has(&found, address) else { return Ok(()) };
         let assignment = [Assignment { block: network, address, sequence_number }];
-        let none = SignedDuration::ZERO;
+        self.release_exactly(None, &assignment, SignedDuration::ZERO).await
+    }
+
+    async fn release_exactly(
+        &self,
+        handle: Option<&str>,
+        assignments: &[Assignment],
+        cooldown: SignedDuration,
+    ) -> Result<(), String> {
+        let all: Vec<String> = assignments.iter().map(|assignment| assignment.address.to_string()).collect();
+        let what = format!("release {}", all.join(", "));
         let store = &self.site.store;
-        let released = ipam::release_assignments(store, None, &assignment, none, Timestamp::now());
+        let released = ipam::release_assignments(store, handle, assignments, cooldown, Timestamp::now());
         match timeout(PATIENCE, released).await {
-            Ok(result) => result.map(drop).map_err(|error| failed(&format!("release {address}"), &error.to_string())),
-            Err(_) => Err(failed(&format!("release {address}"), SILENT)),
+            Ok(result) => result.map(drop).map_err(|error| failed(&what, &error.to_string())),
+            Err(_) => Err(failed(&what, SILENT)),
         }
     }
 
@@ -409,10 +494,44 @@ fn failed(what: &str, why: &str) -> String {
     format!("its address is not settled, could not {what}: {why}; it is tried again")
 }
 
+/// What it means that a tunnel gets no other address.
+fn keeps(address: IpAddr, reason: &str) -> String {
+    format!(
+        "its address {address} is of no enabled pool for such tunnels of this node any more; it keeps it until it has another: \
+         {reason}"
+    )
+}
+
 /// What it means for the network that a tunnel has no address.
 fn consequence(tunnel: Tunnel, reason: &str) -> String {
     let field = tunnel.field();
     format!(
         "without an address in {field} of the Node nobody sends through it to this node, packets go as before: {reason}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_waits_twice_as_long_each_time_unless_something_has_changed() {
+        let inputs = |stored: Option<&str>| Inputs {
+            device: Device::Up,
+            stored: stored.map(str::to_owned),
+            uid: None,
+            pools: BTreeSet::new(),
+        };
+        let start = Instant::now();
+        let mut progress = Progress::default();
+        assert_eq!(progress.waits(&inputs(None), start), None);
+        let again = progress.fail(inputs(None), start);
+        assert_eq!((again, progress.waits(&inputs(None), start)), (start + FIRST, Some(again)));
+        assert_eq!(progress.waits(&inputs(None), again), None);
+        assert_eq!(progress.fail(inputs(None), start), start + 2 * FIRST);
+        assert_eq!(progress.waits(&inputs(Some("10.0.0.1")), start), None, "others are tried at once");
+        assert_eq!(progress.fail(inputs(Some("10.0.0.1")), start), start + FIRST);
+        let longest = (0..10).map(|_| progress.fail(inputs(None), start)).last();
+        assert_eq!(longest, Some(start + LONGEST));
+    }
 }
