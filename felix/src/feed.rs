@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bgp_plan::inputs::{Encap, Pool};
+use bgp_plan::owners;
 use calico_agent::Finding;
 use calico_api::{
-    BGPConfigurationSpec, BGPPeerSpec, ClusterInformationSpec, EncapMode, IPAMBlockSpec, IPPool, IPPoolSpec, Key, Kind,
-    NodeSpec, ProfileSpec, Spec, WorkloadEndpointSpec,
+    BGPConfigurationSpec, BGPPeerSpec, ClusterInformationSpec, IPAMBlockSpec, IPAMConfigurationSpec, IPPool,
+    IPPoolSpec, IPReservationSpec, Key, Kind, NodeSpec, ProfileSpec, Spec, WorkloadEndpointSpec,
 };
 use calico_datastore::watch::Update;
 use calico_datastore::{Entry, Error, Filter, Store, decode, watch};
@@ -17,8 +19,9 @@ use tokio::sync::{mpsc, watch as state_channel};
 use tracing::{error, info, warn};
 
 use crate::bring_up::{pod_mtu, subnets, write_mtu};
-use crate::config::{Mtus, TunnelSettings};
+use crate::config::Mtus;
 use crate::findings::{Findings, Source};
+use crate::kernel::Forbidden;
 use crate::known::Known;
 use crate::state::State;
 use crate::told::{Told, owner_alone};
@@ -58,8 +61,8 @@ pub(crate) struct Feed {
     pub(crate) state: state_channel::Sender<State>,
     /// The MTUs of the node and of its tunnels.
     pub(crate) mtus: Mtus,
-    /// What is said of tunnels.
-    pub(crate) tunnels: TunnelSettings,
+    /// The tunnels that there must not be.
+    pub(crate) forbidden: Forbidden,
     /// Where the pods' is written.
     pub(crate) mtu_file: PathBuf,
     /// The pools in force, for whoever gives tunnels their addresses.
@@ -86,7 +89,9 @@ impl Feed {
         let mut profiles: Option<mpsc::Receiver<Update>> = None;
         let mut state = self.state.subscribe();
         // Where a Node has no mask, the calculation asks the interfaces; later changes come from `redetect`.
-        if self.calc.send(calc::Update::Subnets(held(&self.prefixes))).await.is_err() {
+        if let Some(held) = held(&self.prefixes)
+            && self.calc.send(calc::Update::Subnets(held)).await.is_err()
+        {
             return;
         }
         loop {
@@ -102,23 +107,27 @@ impl Feed {
             tokio::select! {
                 update = updates.recv() => {
                     let Some(update) = update else { return };
-                    self.note(&update, &node);
+                    let understood = self.note(&update, &node);
+                    // Before the rest, which may be unreadable.
+                    if let Some(programs) = programs(&update)
+                        && self.calc.send(calc::Update::Programs(programs)).await.is_err()
+                    {
+                        return;
+                    }
                     if let Some(known) = &self.known {
                         known.learn_pods(&update);
                     }
                     if !told.is_told(&update)
-                        && let Some(mut update) = for_calc(&update)
+                        && let Some(update) = for_calc(&update)
                     {
-                        match &mut update {
-                            calc::Update::Fault { key: Some(key), .. } => told.forget(key),
-                            calc::Update::Pool(pool) => self.limit(&mut pool.spec),
-                            _ => {}
+                        if let calc::Update::Fault { key: Some(key), .. } = &update {
+                            told.forget(key);
                         }
                         if self.calc.send(update).await.is_err() {
                             return;
                         }
                     }
-                    if for_allocator(&update, &node) && self.allocator.send(update).await.is_err() {
+                    if understood && for_allocator(&update, &node) && self.allocator.send(update).await.is_err() {
                         return;
                     }
                 }
@@ -142,10 +151,13 @@ impl Feed {
         }
     }
 
-    /// What concerns the state of the whole.
-    fn note(&mut self, update: &Update, own: &str) {
+    /// What concerns the state of the whole. Says whether it may take the place of what was before.
+    fn note(&mut self, update: &Update, own: &str) -> bool {
         match update {
-            Update::Put(entry) => self.mend(&entry.key),
+            Update::Put(entry) => match unreadable(entry) {
+                Some(reason) => self.fault(entry.key.kind(), entry.key.name(), reason),
+                None => self.mend(&entry.key),
+            },
             Update::Delete(key) => self.mend(key),
             _ => {}
         }
@@ -161,20 +173,17 @@ impl Feed {
             Update::Put(entry) if is_own(&entry.key) => drop(self.node.send_replace(Some(entry.clone()))),
             Update::Delete(key) if is_own(key) => drop(self.node.send_replace(None)),
             Update::Put(entry) if entry.key.kind() == Kind::IPPool => {
-                // Of a pool that cannot be the last good version stays; the calculation says so.
-                if let Ok(mut pool) = decode::<IPPoolSpec>(entry.clone())
-                    && can_be(&pool.spec)
-                {
-                    self.limit(&mut pool.spec);
-                    self.change_pools(|pools| drop(pools.insert(entry.key.clone(), pool)));
+                // Of a pool that cannot be the last good version stays, for everybody; the calculation says so. Where there is
+                // none, it is for the allocator to see what it can make of it.
+                match decode::<IPPoolSpec>(entry.clone()) {
+                    Ok(pool) if Pool::understand(&pool.spec).is_ok() => {
+                        self.change_pools(|pools| drop(pools.insert(entry.key.clone(), pool)));
+                    }
+                    _ => return !self.pools.borrow().contains_key(&entry.key),
                 }
             }
             Update::Delete(key) if key.kind() == Kind::IPPool => self.change_pools(|pools| drop(pools.remove(key))),
-            Update::Fault(fault) => {
-                self.faults.insert((fault.kind, fault.name.clone()), fault.reason.clone());
-                self.tell_faults();
-                error!(kind = %fault.kind, name = fault.name, reason = fault.reason, "resource cannot be read, its last good version stays in force");
-            }
+            Update::Fault(fault) => self.fault(fault.kind, fault.name.clone(), fault.reason.clone()),
             Update::Trouble(Some(reason)) => {
                 warn!(reason, "the datastore does not answer, the kernel stays as it is");
                 self.state.send_modify(|state| state.trouble = Some(reason.clone()));
@@ -185,6 +194,7 @@ impl Feed {
             }
             Update::Put(_) | Update::Delete(_) | Update::InSync => {}
         }
+        true
     }
 
     fn set_ready(&self, ready: Option<bool>) {
@@ -195,6 +205,13 @@ impl Feed {
         if changed && ready != Some(true) {
             warn!(datastore_ready = ready, "the datastore is locked (ClusterInformation), pods are not served");
         }
+    }
+
+    /// Something cannot be read.
+    fn fault(&mut self, kind: Kind, name: String, reason: String) {
+        error!(%kind, name, reason, "resource cannot be read, its last good version stays in force");
+        self.faults.insert((kind, name), reason);
+        self.tell_faults();
     }
 
     /// What could not be read can be, or is gone.
@@ -209,22 +226,17 @@ impl Feed {
             object: format!("{kind}/{name}"),
             text: format!("it cannot be read, its last good version stays in force: {reason}; correct it"),
         };
-        self.findings.tell(Source::Datastore, self.faults.iter().map(finding).collect());
-    }
-
-    /// Takes out of a pool what Felix' own configuration does not allow.
-    fn limit(&self, pool: &mut IPPoolSpec) {
-        if self.tunnels.ipip == Some(false) {
-            pool.ipip_mode = None;
-        }
-        if self.tunnels.vxlan == Some(false) {
-            pool.vxlan_mode = None;
-        }
+        let pools = self.pools.borrow();
+        let refused = pools.values().filter_map(|pool| refused(pool, self.forbidden));
+        self.findings.tell(Source::Datastore, self.faults.iter().map(finding).chain(refused).collect());
     }
 
     fn change_pools(&self, change: impl FnOnce(&mut BTreeMap<Key, IPPool>)) {
         self.pools.send_modify(|pools| change(Arc::make_mut(pools)));
         self.set_mtu();
+        if self.forbidden != Forbidden::default() {
+            self.tell_faults();
+        }
     }
 
     /// Pods that exist keep their MTU; new ones get what the pools of now leave.
@@ -237,19 +249,52 @@ impl Feed {
     }
 }
 
-/// Whether a pool asks for what can be (the same as the calculation finds).
-fn can_be(pool: &IPPoolSpec) -> bool {
-    let wraps = |mode: Option<EncapMode>| mode.is_some_and(|mode| mode != EncapMode::Never);
-    let (ipip, vxlan) = (wraps(pool.ipip_mode), wraps(pool.vxlan_mode));
-    !ipip || (!vxlan && !matches!(pool.cidr(), Some(IpNet::V6(_))))
+/// What is to be said of a pool that asks for a tunnel which there must not be. Its routes stay felix' all the same: who else
+/// would program them cannot know that.
+fn refused(pool: &IPPool, forbidden: Forbidden) -> Option<Finding> {
+    let (tunnel, field) = match Pool::understand(&pool.spec).ok()?.encap {
+        Encap::Ipip { .. } if forbidden.ipip => ("IPIP", "ipipEnabled"),
+        Encap::Vxlan { .. } if forbidden.vxlan => ("VXLAN", "vxlanEnabled"),
+        _ => return None,
+    };
+    Some(Finding {
+        object: format!("IPPool/{}", pool.name()),
+        text: format!(
+            "it asks for {tunnel}, which {field}: false in felix' configuration forbids on this node, so packets of it to \
+             and from other nodes go nowhere; remove {field}, or change the pool's mode"
+        ),
+    })
 }
 
-/// The subnets of the node's interfaces, as far as they can be listed.
-pub(crate) fn held(prefixes: &[String]) -> Vec<IpNet> {
-    subnets(prefixes).unwrap_or_else(|error| {
-        warn!(%error, "the addresses of the node's interfaces cannot be listed");
-        Vec::new()
-    })
+/// The subnets of the node's interfaces; `None` if they cannot be listed: then what is known of them is not less true.
+pub(crate) fn held(prefixes: &[String]) -> Option<Vec<IpNet>> {
+    let listed = subnets(prefixes);
+    listed.inspect_err(|error| warn!(%error, "the addresses of the node's interfaces cannot be listed")).ok()
+}
+
+/// What an update says of who programs which routes, if it is about BGPConfiguration `default`.
+fn programs(update: &Update) -> Option<Option<String>> {
+    let is_default = |key: &Key| key.kind() == Kind::BGPConfiguration && key.name() == "default";
+    match update {
+        Update::Put(entry) if is_default(&entry.key) => Some(owners::written(&entry.value).map(str::to_owned)),
+        _ => None,
+    }
+}
+
+/// What is wrong with a resource that nobody reads who says so: others are the calculation's.
+fn unreadable(entry: &Entry) -> Option<String> {
+    fn reason<S: Spec>(entry: &Entry) -> Option<String> {
+        decode::<S>(entry.clone()).err().map(|error| match error {
+            Error::Corrupt(fault) => fault.reason,
+            other => other.to_string(),
+        })
+    }
+    match entry.key.kind() {
+        Kind::ClusterInformation => reason::<ClusterInformationSpec>(entry),
+        Kind::IPReservation => reason::<IPReservationSpec>(entry),
+        Kind::IPAMConfiguration => reason::<IPAMConfigurationSpec>(entry),
+        _ => None,
+    }
 }
 
 /// The next update of a watch that may not be there.
@@ -331,9 +376,6 @@ fn for_calc(update: &Update) -> Option<calc::Update> {
         {
             Some(calc::Update::Deleted(key.clone()))
         }
-        Update::Fault(fault) if matches!(fault.kind, Kind::WorkloadEndpoint | Kind::IPAMBlock) => {
-            Some(calc::Update::Fault { key: fault.key.clone(), reason: fault.reason.clone() })
-        }
         Update::InSync => Some(calc::Update::InSync),
         Update::Delete(_) | Update::Fault(_) | Update::Trouble(_) => None,
     }
@@ -343,14 +385,54 @@ fn for_calc(update: &Update) -> Option<calc::Update> {
 mod tests {
     use super::*;
 
+    fn entry(key: Key, value: serde_json::Value) -> Update {
+        Update::Put(Entry { key, value, revision: calico_datastore::Revision("1".to_owned()) })
+    }
+
     #[test]
-    fn a_pool_with_both_modes_or_with_ipip_over_ipv6_cannot_be() {
-        let modes = |cidr: &str, ipip, vxlan| {
-            can_be(&IPPoolSpec { ipip_mode: Some(ipip), vxlan_mode: Some(vxlan), ..IPPoolSpec::new(cidr) })
+    fn who_programs_which_routes_is_heard_from_a_version_that_cannot_be_read_otherwise() {
+        let key = |name: &str| Key::named(Kind::BGPConfiguration, name);
+        let spec = serde_json::json!({"programClusterRoutes": "Disabled", "listenPort": "none"});
+        let value = serde_json::json!({"metadata": {"name": "default"}, "spec": spec});
+        let bad = entry(key("default"), value.clone());
+        assert!(matches!(for_calc(&bad), Some(calc::Update::Fault { .. })));
+        assert_eq!(programs(&bad), Some(Some("Disabled".to_owned())));
+        assert_eq!(programs(&entry(key("default"), serde_json::json!({"spec": {}}))), Some(None));
+        assert_eq!(programs(&entry(key("node.east"), value)), None);
+        assert_eq!(programs(&Update::Delete(key("default"))), None, "the calculation hears of that itself");
+    }
+
+    #[test]
+    fn a_pool_whose_tunnel_is_forbidden_is_named_and_stays_what_it_is() {
+        let named = |ipip: &str, vxlan: &str, forbidden| {
+            let spec = serde_json::json!({"cidr": "10.0.0.0/16", "ipipMode": ipip, "vxlanMode": vxlan});
+            let spec: IPPoolSpec = serde_json::from_value(spec).unwrap();
+            refused(&IPPool::new(calico_api::ObjectMeta::named("p"), spec), forbidden)
         };
-        assert!(modes("10.0.0.0/16", EncapMode::Always, EncapMode::Never));
-        assert!(modes("fd00::/48", EncapMode::Never, EncapMode::CrossSubnet));
-        assert!(!modes("10.0.0.0/16", EncapMode::Always, EncapMode::CrossSubnet));
-        assert!(!modes("fd00::/48", EncapMode::CrossSubnet, EncapMode::Never));
+        let (ipip, vxlan) = (Forbidden { ipip: true, vxlan: false }, Forbidden { ipip: false, vxlan: true });
+        let finding = named("CrossSubnet", "Never", ipip).unwrap();
+        assert!(finding.object == "IPPool/p" && finding.text.contains("ipipEnabled: false"), "{finding:?}");
+        assert!(named("Never", "Always", vxlan).unwrap().text.contains("vxlanEnabled: false"));
+        for (ipip_mode, vxlan_mode, forbidden) in [
+            ("Always", "Never", vxlan),
+            ("Never", "Always", ipip),
+            ("Never", "Never", ipip),
+            ("Always", "Always", ipip),
+        ] {
+            assert_eq!(named(ipip_mode, vxlan_mode, forbidden), None, "{ipip_mode} {vxlan_mode}");
+        }
+    }
+
+    #[test]
+    fn what_only_others_decode_is_looked_at_here() {
+        let put = |kind, spec| match entry(Key::named(kind, "default"), serde_json::json!({"spec": spec})) {
+            Update::Put(entry) => unreadable(&entry),
+            _ => None,
+        };
+        let reason = put(Kind::ClusterInformation, serde_json::json!({"datastoreReady": "perhaps"}));
+        assert!(reason.as_ref().is_some_and(|reason| reason.contains("datastoreReady")), "{reason:?}");
+        assert!(put(Kind::IPReservation, serde_json::json!({"reservedCIDRs": 7})).is_some());
+        assert_eq!(put(Kind::ClusterInformation, serde_json::json!({"datastoreReady": true})), None);
+        assert_eq!(put(Kind::IPPool, serde_json::json!({"cidr": 7})), None, "the calculation says so");
     }
 }

@@ -12,6 +12,8 @@ use tracing::{info, warn};
 pub(crate) enum Source {
     /// What is configured.
     Configuration,
+    /// What has been configured since, and is not taken.
+    Settings,
     /// What is in the store.
     Datastore,
     /// What the calculation makes of it.

@@ -63,7 +63,7 @@ use findings::{Findings, Source};
 use kernel::{Forbidden, Kernel, Reporters, Rules, Surroundings};
 use known::Known;
 use metrics::Metrics;
-use settings::{Settings, tell_idle};
+use settings::{Listeners, Settings, tell_idle};
 use state::State;
 use status_files::StatusFiles;
 use tunnels::{Devices, Giver};
@@ -262,7 +262,7 @@ async fn serve(
             Backend::Vxlan => Routing::WithoutBgp,
             Backend::None => Routing::Off,
         },
-        felix_programs: config.tunnels.cluster_routes.clone(),
+        felix_programs: settings.programs.clone(),
         external_nodes: config.tunnels.external_nodes.clone(),
     });
     let [ipip_mtu, vxlan_mtu, vxlan_mtu_v6] = config.tunnels.configured_mtus();
@@ -314,7 +314,7 @@ async fn serve(
         allocator: to_allocator,
         state,
         mtus,
-        tunnels: config.tunnels.clone(),
+        forbidden,
         mtu_file: config.mtu_file.clone(),
         pools,
         prefixes: config.interface_prefixes.clone(),
@@ -357,13 +357,14 @@ async fn serve(
     tasks.spawn(feed.run(store.clone(), node.clone()));
     tasks.spawn(work_off(agent.clone()));
     tasks.spawn(see_off(agent.clone(), leaving));
-    tasks.spawn(redetect::run(site.clone(), node_seen.clone(), made_anew, to_calc));
+    tasks.spawn(redetect::run(site.clone(), node_seen.clone(), made_anew, to_calc.clone()));
     tasks.spawn(giver.run());
-    tasks.spawn(condition::run(site.clone(), findings, state_reader, is_made_anew.clone()));
+    tasks.spawn(condition::run(site.clone(), findings.clone(), state_reader, is_made_anew.clone()));
     // These two may end, and have an end of their own.
     let availability = Availability::new(&site);
     let up = tokio::spawn(availability.clone().run(health, is_made_anew)).abort_handle();
-    let mut follow = tokio::spawn(settings.follow(store, node, level, node_seen));
+    let listeners = Listeners { level, findings, calc: to_calc };
+    let mut follow = tokio::spawn(settings.follow(store, node, listeners, node_seen));
 
     let mut ended = None;
     let mut restart = false;

@@ -71,14 +71,17 @@ pub(crate) async fn run(
     loop {
         tokio::select! {
             () = sleep_until(schedule.next()) => {
+                // Also if there are no notices.
+                if !tell_subnets(&site, &calc).await {
+                    return;
+                }
                 let known = node.borrow().clone().and_then(|entry| decode::<NodeSpec>(entry).ok());
                 look(&site, known, &mut said).await;
                 schedule.looked(Instant::now());
             }
             () = notices.next() => {
                 schedule.tell(Instant::now());
-                let subnets = felix_calc::Update::Subnets(held(&site.config.interface_prefixes));
-                if calc.send(subnets).await.is_err() {
+                if !tell_subnets(&site, &calc).await {
                     return;
                 }
             }
@@ -103,6 +106,14 @@ pub(crate) async fn run(
                 }
             }
         }
+    }
+}
+
+/// Tells the subnets of the node's interfaces, if they can be listed; false if nobody listens.
+async fn tell_subnets(site: &Site, calc: &mpsc::Sender<felix_calc::Update>) -> bool {
+    match held(&site.config.interface_prefixes) {
+        Some(held) => calc.send(felix_calc::Update::Subnets(held)).await.is_ok(),
+        None => true,
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) node: NodeSettings,
     /// Values that were not understood and what is used instead: to be logged as errors.
     pub(crate) problems: Vec<String>,
+    /// Of these, values that cannot be used: while Felix runs, a configuration with new ones is not taken.
+    pub(crate) bad: Vec<String>,
     /// What is written and has no effect here: to be logged once.
     pub(crate) idle: Vec<Idle>,
 }
@@ -154,10 +156,10 @@ pub(crate) const PARAMETERS: &[(&str, &str, &str)] = &[
     ),
     ("VXLANPort", "4789", "UDP port of VXLAN; all nodes must agree"),
     ("VXLANVNI", "4096", "network identifier of VXLAN; all nodes must agree"),
-    ("VXLANMTU", "0", "MTU of vxlan.calico; 0: the node's less 50"),
-    ("VXLANMTUV6", "0", "MTU of vxlan-v6.calico; 0: the node's less 70"),
+    ("VXLANMTU", "0", "MTU of vxlan.calico, at most the node's less 50; 0: that"),
+    ("VXLANMTUV6", "0", "MTU of vxlan-v6.calico, at most the node's less 70; 0: that"),
     ("VXLANEnabled", "as the pools need", "false: no VXLAN, whatever the pools ask for"),
-    ("IpInIpMtu", "0", "MTU of tunl0; 0: the node's less 20"),
+    ("IpInIpMtu", "0", "MTU of tunl0, at most the node's less 20; 0: that"),
     ("IpInIpEnabled", "as the pools need", "false: no IPIP, whatever the pools ask for"),
     (
         "ProgramClusterRoutes",

@@ -25,6 +25,8 @@ pub(super) struct Reader<'a> {
     pub(super) raw: &'a Raw,
     /// What was wrong with it.
     pub(super) problems: Vec<String>,
+    /// Of these, values that cannot be used.
+    bad: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -50,10 +52,16 @@ impl Reader<'_> {
             }),
             None => {
                 let (place, value) = (&written.place, &written.value);
-                self.problems.push(format!("{place} is \"{value}\"; allowed is {allowed}; the default is used"));
+                self.bad(format!("{place} is \"{value}\"; allowed is {allowed}; the default is used"));
                 Ok(default)
             }
         }
+    }
+
+    /// A value cannot be used.
+    pub(super) fn bad(&mut self, problem: String) {
+        self.bad.push(problem.clone());
+        self.problems.push(problem);
     }
 
     pub(super) fn flag(&mut self, name: &str, default: bool) -> Result<bool, ConfigError> {
@@ -97,10 +105,11 @@ impl Config {
     /// # Errors
     /// A value of a parameter without which it makes no sense to start.
     pub(crate) fn parse(raw: &Raw, get: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut reader = Reader { raw, problems: Vec::new() };
+        let mut reader = Reader { raw, problems: Vec::new(), bad: Vec::new() };
         let prefix_rule = "a comma list of prefixes of letters, digits, - and _, the first of at most 4 characters";
         let default_pattern = PARAMETERS.iter().find(|(name, ..)| *name == "MtuIfacePattern").map_or("", |row| row.1);
         let default_pattern = Regex::new(default_pattern).expect("the default pattern is a regular expression");
+        let ipv6 = reader.flag("Ipv6Support", true)?;
         let config = Self {
             interface_prefixes: reader.read(
                 "InterfacePrefix",
@@ -114,7 +123,7 @@ impl Config {
             })?,
             route_metric_ipv4: reader.number("IPv4NormalRoutePriority", "0 to 4294967295", 1024)?,
             route_metric_ipv6: reader.number("IPv6NormalRoutePriority", "0 to 4294967295", 1024)?,
-            ipv6: reader.flag("Ipv6Support", true)?,
+            ipv6,
             forwarding: reader.read("IPForwarding", Bad::FallsBack, "Enabled or Disabled", true, |text| match text
                 .to_lowercase()
                 .as_str()
@@ -181,10 +190,11 @@ impl Config {
                 text.starts_with('/').then(|| Some(PathBuf::from(text)))
             })?,
             bird_sockets: reader.path("BirdSocketFolder", "/var/run/calico")?,
-            tunnels: TunnelSettings::parse(&mut reader)?,
+            tunnels: TunnelSettings::parse(&mut reader, ipv6)?,
             nat: NatSettings::parse(&mut reader)?,
             node: NodeSettings::parse(get)?,
             problems: reader.problems,
+            bad: reader.bad,
             idle: raw.idle().to_vec(),
         };
         Ok(config)

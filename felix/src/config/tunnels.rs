@@ -36,8 +36,6 @@ pub(crate) struct TunnelSettings {
     pub(crate) ipip: Option<bool>,
     /// `VXLANEnabled`; `None`: as the pools need.
     pub(crate) vxlan: Option<bool>,
-    /// `ProgramClusterRoutes`, as written in FelixConfiguration `default`.
-    pub(crate) cluster_routes: Option<String>,
     /// `ExternalNodesCIDRList`.
     pub(crate) external_nodes: Vec<IpNet>,
     /// `ChecksumOffloadBroken` of `FeatureDetectOverride`; `None`: by the kernel's version.
@@ -62,7 +60,9 @@ impl TunnelSettings {
     pub(crate) fn mtus(&self, node: u32) -> Mtus {
         let [ipip, vxlan, vxlan_v6] = self.mtus;
         let left = |configured: Option<u32>, overhead: u32, least: u32| {
-            configured.unwrap_or(node.saturating_sub(overhead).clamp(least, LAST_MTU))
+            let most = node.saturating_sub(overhead).clamp(least, LAST_MTU);
+            // The device cannot have more, whatever is configured, and so a pod must not.
+            configured.map_or(most, |configured| configured.min(most))
         };
         Mtus {
             node,
@@ -77,13 +77,16 @@ impl TunnelSettings {
         self.mtus.map(Option::unwrap_or_default)
     }
 
-    pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Self, ConfigError> {
+    /// `ipv6`: whether pods have IPv6, whose packets need 1,280 octets on every way.
+    pub(super) fn parse(reader: &mut Reader<'_>, ipv6: bool) -> Result<Self, ConfigError> {
+        let least = if ipv6 { IPV6_MTU } else { IPV4_MTU };
         let switch = "true or false; without it, as the pools need";
         let mut enabled = |name| reader.read(name, Bad::FallsBack, switch, None, |text| boolean(text).map(Some));
         let (ipip, vxlan) = (enabled("IpInIpEnabled")?, enabled("VXLANEnabled")?);
-        let ipip_mtu = reader.mtu("IpInIpMtu", IPV4_MTU)?;
-        let vxlan_mtu = reader.mtu("VXLANMTU", IPV4_MTU)?;
+        let ipip_mtu = reader.mtu("IpInIpMtu", least)?;
+        let vxlan_mtu = reader.mtu("VXLANMTU", least)?;
         let vxlan_mtu_v6 = reader.mtu("VXLANMTUV6", IPV6_MTU)?;
+        reader.check_cluster_routes();
         Ok(Self {
             vxlan_port: reader.read("VXLANPort", Bad::FallsBack, "1 to 65535", 4789, |text| {
                 text.parse().ok().filter(|port| *port != 0)
@@ -94,7 +97,6 @@ impl TunnelSettings {
             mtus: [ipip_mtu, vxlan_mtu, vxlan_mtu_v6],
             ipip,
             vxlan,
-            cluster_routes: reader.cluster_routes(),
             external_nodes: reader.read(
                 "ExternalNodesCIDRList",
                 Bad::FallsBack,
@@ -177,23 +179,22 @@ impl Reader<'_> {
         let clamped = mtu.clamp(least.into(), LAST_MTU.into());
         if clamped != mtu {
             let place = self.raw.get(name).map_or(name, |written| written.place.as_str());
-            self.problems.push(format!("{place} is {mtu}; a device can have {least} to {LAST_MTU}; {clamped} is used"));
+            self.bad(format!("{place} is {mtu}; a device can have {least} to {LAST_MTU}; {clamped} is used"));
         }
         Ok(u32::try_from(clamped).ok())
     }
 
     /// Who programs which routes is decided alike by Felix and bgp-speaker, from what both can see: FelixConfiguration
     /// `default`. Departs from Calico, where each daemon looks at its own configuration alone, wherever that is written.
-    fn cluster_routes(&mut self) -> Option<String> {
-        let value = self.raw.common(CLUSTER_ROUTES).map(|written| written.value.clone());
-        if let Some(written) = self.raw.get(CLUSTER_ROUTES).filter(|written| Some(&written.value) != value.as_ref()) {
+    fn check_cluster_routes(&mut self) {
+        let value = self.raw.common(CLUSTER_ROUTES).map(|written| &written.value);
+        if let Some(written) = self.raw.get(CLUSTER_ROUTES).filter(|written| Some(&written.value) != value) {
             let (place, value) = (&written.place, &written.value);
             self.problems.push(format!(
                 "{place} is \"{value}\" and counts for nothing there, for bgp-speaker does not see it; write it into \
                  FelixConfiguration default"
             ));
         }
-        value
     }
 }
 
@@ -264,22 +265,26 @@ mod tests {
         assert_eq!(mtus(&[], 1300), [1280, 1250, 1280]);
         let configured = [("FELIX_IPINIPMTU", "1440"), ("FELIX_VXLANMTU", "0"), ("FELIX_VXLANMTUV6", "1400")];
         assert_eq!(mtus(&configured, 1500), [1440, 1450, 1400]);
+        assert_eq!(mtus(&configured, 1420), [1400, 1370, 1350], "more than the underlay carries no device has");
     }
 
     #[test]
     fn an_mtu_that_cannot_be_becomes_the_nearest_that_can_and_is_named() {
-        let config = read(&[("FELIX_IPINIPMTU", "10"), ("FELIX_VXLANMTU", "70000"), ("FELIX_VXLANMTUV6", "1279")]);
+        let bad = [("FELIX_IPINIPMTU", "1000"), ("FELIX_VXLANMTU", "70000"), ("FELIX_VXLANMTUV6", "1279")];
+        let config = read(&bad);
         let mtus = config.tunnels.mtus(1500);
-        assert_eq!([mtus.ipip, mtus.vxlan, mtus.vxlan_v6], [576, 65_535, 1280]);
+        assert_eq!([mtus.ipip, mtus.vxlan, mtus.vxlan_v6], [1280, 1450, 1280]);
         assert_eq!(
             config.problems,
             [
-                "environment variable FELIX_IPINIPMTU is 10; a device can have 576 to 65535; 576 is used",
-                "environment variable FELIX_VXLANMTU is 70000; a device can have 576 to 65535; 65535 is used",
+                "environment variable FELIX_IPINIPMTU is 1000; a device can have 1280 to 65535; 1280 is used",
+                "environment variable FELIX_VXLANMTU is 70000; a device can have 1280 to 65535; 65535 is used",
                 "environment variable FELIX_VXLANMTUV6 is 1279; a device can have 1280 to 65535; 1280 is used",
             ]
         );
-        assert_eq!(config.tunnels.configured_mtus(), [576, 65_535, 1280]);
+        assert_eq!(config.tunnels.configured_mtus(), [1280, 65_535, 1280]);
+        let without_ipv6 = [bad[0], bad[1], ("FELIX_IPV6SUPPORT", "false")];
+        assert_eq!(read(&without_ipv6).tunnels.configured_mtus(), [1000, 65_535, 0]);
     }
 
     #[test]
@@ -323,7 +328,6 @@ mod tests {
         let external: Vec<String> = config.tunnels.external_nodes.iter().map(ToString::to_string).collect();
         assert_eq!(external, ["198.51.100.0/24", "192.0.2.9/32"]);
         assert_eq!(config.tunnels.checksum_offload_broken, Some(false));
-        assert_eq!(config.tunnels.cluster_routes, None, "the speaker does not see the variable");
         assert!(config.problems[0].ends_with("write it into FelixConfiguration default"), "{:?}", config.problems);
     }
 }

@@ -1,6 +1,7 @@
 //! The real felix follows the pools' modes while it runs: devices, addresses, routes, what lies behind them, packet rules.
 
 mod addresses;
+mod last_good;
 
 use std::fs;
 use std::process::Command;
