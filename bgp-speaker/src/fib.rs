@@ -78,11 +78,22 @@ impl Fib {
         &self.ownership
     }
 
-    /// Takes over who owns what.
-    pub fn set_ownership(&mut self, ownership: Ownership) {
+    /// Takes over who owns what; returns the prefixes that this may matter to, with all that lead to them, or `None` if it
+    /// may matter to any.
+    pub fn set_ownership(&mut self, ownership: Ownership) -> Option<BTreeSet<IpNet>> {
+        let mut old = std::mem::replace(&mut self.ownership, ownership);
+        let (before, now) = (std::mem::take(&mut old.awaited), std::mem::take(&mut self.ownership.awaited));
+        // Nodes that become ready are many, one by one, and each matters only to what has it as its next hop. Where a next
+        // hop leads without learned prefixes, and only that is remembered, does not depend on them.
+        let alone = old == self.ownership;
+        let changed = alone.then(|| before.symmetric_difference(&now).copied().map(IpNet::from).collect());
+        self.ownership.awaited = now;
+        if changed.is_some() {
+            return changed;
+        }
         self.resolved.get_mut().clear();
-        self.image.set_ignored(&ownership.ignored_interfaces);
-        self.ownership = ownership;
+        self.image.set_ignored(&self.ownership.ignored_interfaces);
+        None
     }
 
     /// Peers that are reached by a host route of ours, and their gateways.

@@ -130,8 +130,11 @@ impl Fib {
         }
         let metric = ownership.metric(prefix, learned.local_pref);
         let inside = ownership.is_inside_own(prefix);
-        // In a pool that we route, felix leaves its routes to us. Of a pool that we do not know yet it may know more.
-        let left_to_us = |route: &&Foreign| pool.is_some() && self.image.is_to_other_node(route);
+        // In a pool that we route, felix leaves its routes to us. So it does with blocks in no pool, as when that is deleted
+        // and still has pods; but single addresses there, of tunnels and borrowed ones, it routes itself.
+        let single = prefix.prefix_len() == prefix.max_prefix_len();
+        let ours = pool.is_some() || !(single || ownership.pool_unknown);
+        let left_to_us = |route: &&Foreign| ours && self.image.is_to_other_node(route);
         let others = self.image.exact(prefix).iter().filter(|route| !left_to_us(route));
         let taken = others.into_iter().any(|route| {
             // A pod of ours beats what a peer says of its address, unless that is elevated: the pod has moved there.

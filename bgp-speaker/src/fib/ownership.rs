@@ -32,6 +32,8 @@ pub struct Ownership {
     pub plain: bool,
     /// Whether routes of IPIP pools are ours to program.
     pub ipip: bool,
+    /// There is a pool of which no version was ever understood, so that it is not known what is in no pool.
+    pub pool_unknown: bool,
     /// This node's IPv4 address in BGP, by which its subnet is known.
     pub address_v4: Option<Ipv4Net>,
     /// Addresses of nodes that do not say yet that they take packets in IPIP.
@@ -53,6 +55,7 @@ impl Default for Ownership {
             services: Vec::new(),
             plain,
             ipip,
+            pool_unknown: false,
             address_v4: None,
             awaited: BTreeSet::new(),
             wireguard: BTreeSet::new(),

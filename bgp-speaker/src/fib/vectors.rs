@@ -365,6 +365,20 @@ fn a_node_that_does_not_take_ipip_yet_is_reached_on_the_link_or_as_before() {
 }
 
 #[test]
+fn a_node_that_becomes_ready_matters_to_what_leads_to_it_alone() {
+    let mut fib = fib();
+    let awaited = |nodes: &[&str]| nodes.iter().map(|text| ip(text)).collect();
+    let of = |nodes: &[&str]| Ownership { awaited: awaited(nodes), ..ownership() };
+    let touched = |hosts: &[&str]| Some(hosts.iter().map(|text| net(text)).collect());
+    assert_eq!(fib.set_ownership(of(&["10.0.1.8", "10.0.1.9"])), touched(&["10.0.1.8/32", "10.0.1.9/32"]));
+    assert_eq!(fib.set_ownership(of(&["10.0.1.7", "10.0.1.9"])), touched(&["10.0.1.7/32", "10.0.1.8/32"]));
+    fib.check("10.245.5.0/26", &["10.0.1.9"], None, held_back(Unreachable::NotReady));
+    fib.check("10.245.5.0/26", &["10.0.1.8"], None, tunnel(&["10.0.1.8"]));
+    assert_eq!(fib.set_ownership(Ownership { normal_v4: 512, ..of(&["10.0.1.7"]) }), None, "anything may be another");
+    assert_eq!(fib.ownership().awaited, awaited(&["10.0.1.7"]));
+}
+
+#[test]
 fn a_route_is_left_where_it_is_for_felix_and_while_a_tunnel_is_awaited_and_for_no_other_reason() {
     for verdict in [
         elsewhere(Elsewhere::Encapsulated),
@@ -407,9 +421,14 @@ fn what_felix_left_to_us_is_replaced_and_its_routes_to_workloads_and_black_holes
     // An address of our own block that another node has borrowed.
     let lent = fib().with("10.244.0.9/32", foreign(1024, FELIX, &[via("10.0.0.7", TUNL0).onlink()]));
     lent.check("10.244.0.9/32", &["10.0.0.2"], None, install(&["10.0.0.2"], 1024));
-    // Felix may know of a pool before us.
-    let unknown = fib().with("10.50.5.0/26", foreign(1024, FELIX, &[via("10.244.9.9", VXLAN).onlink()]));
-    unknown.check("10.50.5.0/26", &["10.0.0.2"], None, elsewhere(Elsewhere::Taken));
+    // A block whose pool was deleted, too; but not while there is a pool that only felix may know.
+    let mut deleted = fib().with("10.50.5.0/26", foreign(1024, FELIX, &[via("10.244.9.9", VXLAN).onlink()]));
+    deleted.check("10.50.5.0/26", &["10.0.0.2"], None, install(&["10.0.0.2"], 1024));
+    deleted.set_ownership(Ownership { pool_unknown: true, ..ownership() });
+    deleted.check("10.50.5.0/26", &["10.0.0.2"], None, elsewhere(Elsewhere::Taken));
+    // Single addresses in no pool, of tunnels and borrowed ones, felix routes by itself.
+    let single = fib().with("10.50.5.9/32", foreign(1024, FELIX, &[via("10.244.9.9", VXLAN).onlink()]));
+    single.check("10.50.5.9/32", &["10.0.0.2"], None, elsewhere(Elsewhere::Taken));
     let hole = fib().with("10.244.5.0/26", foreign(1024, FELIX, &[]));
     hole.check("10.244.5.0/26", &["10.0.0.2"], None, elsewhere(Elsewhere::Taken));
     // Once ours stands in its place it is forgotten; one beside it is not.

@@ -37,6 +37,8 @@ enum Op {
     Statics(BTreeMap<usize, usize>),
     Address(usize, bool),
     Tunnel(bool),
+    /// These addresses do not take IPIP yet.
+    Awaited(BTreeSet<usize>),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -53,6 +55,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prop::collection::btree_map(address.clone(), address.clone(), 0..3).prop_map(Op::Statics),
         1 => (address, any::<bool>()).prop_map(|(a, on)| Op::Address(a, on)),
         1 => any::<bool>().prop_map(Op::Tunnel),
+        2 => prop::collection::btree_set(0..ADDRESSES.len(), 0..4).prop_map(Op::Awaited),
     ]
 }
 
@@ -131,6 +134,13 @@ impl Model {
                 self.fib.whole_image().link(TUNL0, Some(facts("tunl0", up)));
                 self.dependents.touch_all(self.fib.learned().keys());
             }
+            Op::Awaited(indices) => {
+                let awaited = indices.into_iter().map(address).collect();
+                match self.fib.set_ownership(Ownership { awaited, ..self.fib.ownership().clone() }) {
+                    Some(changed) => changed.iter().for_each(|prefix| self.dependents.touch(prefix)),
+                    None => panic!("nothing else is different"),
+                }
+            }
         }
         self.statics.changed(&self.fib, &mut self.dependents);
         for prefix in self.dependents.take_dirty() {
@@ -152,6 +162,7 @@ impl Model {
     /// A FIB that is told everything at once.
     fn anew(&self) -> Fib {
         let mut fib = empty(self.tunnel);
+        fib.set_ownership(self.fib.ownership().clone());
         for (prefix, route) in &self.foreign {
             fib.whole_image().route(*prefix, route.clone(), true);
         }

@@ -152,8 +152,10 @@ impl Kernel {
             }
             Command::Ownership(ownership) if ownership != *self.fib.ownership() => {
                 let ignored = ownership.ignored_interfaces != self.fib.ownership().ignored_interfaces;
-                self.fib.set_ownership(ownership);
-                self.dependents.touch_all(self.fib.learned().keys());
+                match self.fib.set_ownership(ownership) {
+                    Some(changed) => changed.iter().for_each(|prefix| self.dependents.touch(prefix)),
+                    None => self.dependents.touch_all(self.fib.learned().keys()),
+                }
                 if ignored {
                     self.told.mark_all(self.fib.image());
                     self.statics.look_again();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_plan::inputs::advertised;
-use bgp_plan::owners::{self, Classes};
+use bgp_plan::owners::Classes;
 use bgp_plan::passwords::NoPassword;
 use bgp_plan::policies::{self, Surroundings};
 use ipnet::IpNet;
@@ -70,7 +70,7 @@ impl Speaker {
     }
 
     fn ownership_of(&self, surroundings: &Surroundings, blocks: &BTreeSet<IpNet>) -> Ownership {
-        let (classes, _) = self.classes();
+        let (classes, _) = self.inputs.classes();
         let own = self.inputs.nodes.get(&self.node);
         let mut wireguard: BTreeSet<IpAddr> = BTreeSet::new();
         for facts in self.inputs.nodes.iter().filter(|(name, _)| **name != self.node).map(|(_, facts)| facts) {
@@ -89,17 +89,12 @@ impl Speaker {
             services: surroundings.kernel_ranges.clone(),
             plain: classes.plain,
             ipip: classes.ipip,
+            pool_unknown: self.inputs.pool_unknown(),
             address_v4: own.and_then(|facts| facts.ipv4),
             awaited: self.awaited(classes),
             wireguard,
             ignored_interfaces: self.inputs.global.ignored_interfaces.clone().unwrap_or_default(),
         }
-    }
-
-    /// Which classes of cluster routes are ours, and what is wrong with how that is configured.
-    fn classes(&self) -> (Classes, Option<String>) {
-        let ours = self.inputs.global.program_cluster_routes.as_deref();
-        owners::classes(ours, self.inputs.felix_programs.as_deref())
     }
 
     /// The nodes that do not say yet that they take IPIP, if its routes are ours.
@@ -147,7 +142,7 @@ impl Speaker {
         conditions.extend(self.inputs.faults.values().map(|fault| ("resource", fault.to_string())));
         let policies = policies::warnings(&self.inputs, &self.node, &self.plan.sessions);
         conditions.extend(policies.into_iter().map(|text| ("policy", text)));
-        conditions.extend(self.classes().1.map(|text| ("ownership", text)));
+        conditions.extend(self.inputs.classes().1.map(|text| ("ownership", text)));
         conditions.extend(self.datastore.services_trouble.iter().map(|reason| {
             ("services", format!("Services cannot be watched, and their addresses are not kept up to date: {reason}"))
         }));

@@ -94,6 +94,35 @@ fn a_prefix_that_becomes_felixs_keeps_our_route_until_felix_replaces_it_or_its_p
 }
 
 #[test]
+fn a_block_whose_pool_is_deleted_is_taken_over_in_one_step_unless_there_is_a_pool_that_is_unknown() {
+    in_namespace(|| {
+        with_more_links();
+        add_tunnel();
+        let handle = kernel::start().unwrap();
+        owning(&handle, Encap::Vxlan { cross_subnet: false });
+        tell(&handle, Order::Sweep);
+        learn(&handle, PREFIX, "10.0.0.2");
+        settle(&handle);
+        ip(&format!("route add {FELIXS}"));
+        let mut monitor = Monitor::open().unwrap();
+        let without_pools = |pool_unknown| {
+            let address_v4 = Some("10.0.0.1/24".parse().unwrap());
+            tell(&handle, Order::Ownership(Ownership { pool_unknown, address_v4, ..Ownership::default() }));
+        };
+        without_pools(true);
+        settle(&handle);
+        is_now(&[FELIXS]);
+        without_pools(false);
+        selection_becomes("route show 10.244.1.0/26", &[OURS]);
+        // The pool is made anew: ours stands until felix replaces it.
+        owning(&handle, Encap::Vxlan { cross_subnet: false });
+        settle(&handle);
+        is_now(&[OURS]);
+        assert_eq!(removals(&mut monitor), 0, "it was never away");
+    });
+}
+
+#[test]
 fn a_restarted_speaker_leaves_what_it_finds_of_felixs_prefixes_and_takes_over_what_felix_left() {
     in_namespace(|| {
         with_more_links();
