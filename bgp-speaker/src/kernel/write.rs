@@ -166,9 +166,7 @@ impl Kernel {
             self.table.release(&key(prefix, *metric));
         }
         if verdict.is_some_and(Verdict::leaves) {
-            let left = self.table.actual().filter(|route| route.destination == *prefix);
-            let left: Vec<_> = left.map(Route::key).collect();
-            left.iter().for_each(|key| self.table.release(key));
+            self.table.release_at(prefix);
         }
     }
 
