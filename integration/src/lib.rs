@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod datastore;
 pub mod holder;
 pub mod http;
+pub mod interrupt;
 pub mod lab;
 pub mod machine;
 pub mod net;

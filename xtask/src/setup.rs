@@ -54,9 +54,7 @@ const PACKAGES: &[(Purpose, &str, &str)] = &[
     (Purpose::Everything, "gobgpd", "a BGP peer: what other pod networks run"),
     (Purpose::Everything, "openbgpd", "a BGP peer: what Internet exchanges run"),
     (Purpose::Everything, "strace", "kills programs at every step they take"),
-    (Purpose::Everything, "user-mode-linux", "a kernel that has ipip, for hosts whose kernel has not"),
-    (Purpose::Everything, "qemu-system-x86", "other kernels, where user-mode Linux will not do"),
-    (Purpose::Everything, "xz-utils", "unpacks those kernels' modules"),
+    (Purpose::Everything, "user-mode-linux", "a kernel that has ipip, for hosts whose kernel has not (and no packet rules)"),
 ];
 
 /// Rust's name for a program that runs anywhere: the plugins are such.

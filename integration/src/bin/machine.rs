@@ -1,20 +1,19 @@
-//! Runs a command on another kernel with this machine's root file system, or a test where its kernel has what it needs.
+//! Runs a command on user-mode Linux with this root file system, or a test where its kernel has what it needs.
 
 use std::ffi::OsString;
 use std::io::stdout;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-use integration::machine::{self, Kernel, Machine, Shared};
+use clap::Parser;
+use integration::interrupt::Interrupt;
+use integration::machine::{self, Machine, Shared};
 
-/// Boots a kernel on this machine's root file system (read-only), runs a command in it as root, and ends with its status.
+/// Boots user-mode Linux on this root file system (read-only), runs a command in it as root, and ends with its status.
 #[derive(Debug, Parser)]
 #[command(name = "machine", version = calico_version::LONG)]
 struct Arguments {
-    /// Which kernel.
-    #[arg(long, value_enum, default_value_t = Choice::Uml)]
-    kernel: Choice,
     /// Megabytes of memory.
     #[arg(long, default_value_t = 2048)]
     memory: u32,
@@ -29,24 +28,14 @@ struct Arguments {
     command: Vec<OsString>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Choice {
-    /// User-mode Linux.
-    Uml,
-    /// Debian's kernel in QEMU.
-    Qemu,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let kernel = match arguments.kernel {
-        Choice::Uml => Kernel::UserMode,
-        Choice::Qemu => Kernel::Emulated,
-    };
-    let machine = Machine { kernel, memory: arguments.memory, limit: Duration::from_secs(arguments.seconds) };
+    let machine = Machine { memory: arguments.memory, limit: Duration::from_secs(arguments.seconds) };
+    // Caught only when there is something to remove: a test that runs on this kernel takes our place.
+    let announce = |folder: &Path| Interrupt::catch().clean_up(folder.to_owned());
     let done = match (arguments.test, arguments.command.split_first()) {
-        (true, Some((program, rest))) => machine::run_test(program, rest),
-        _ => Shared::new().and_then(|shared| machine.run(&shared, &arguments.command, &mut stdout())),
+        (true, Some((program, rest))) => machine::run_test(program, rest, announce),
+        _ => Shared::announced(announce).and_then(|shared| machine.run(&shared, &arguments.command, &mut stdout())),
     };
     match done {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),

@@ -13,7 +13,7 @@ use super::{INSIDE, Shared, TEMPORARY};
 /// Where the folder that host and machine share is seen inside.
 pub(super) const SHARED: &str = "/run/shared";
 
-/// The first process. `SHARE` mounts the shared folder; it comes with the kernel's command line, as does `MODULES`.
+/// The first process. `SHARED` is the shared folder; it comes with the kernel's command line, as does `MODULES`.
 const INIT: &str = include_str!("init.sh");
 
 /// Writes the first process and the command into the shared folder.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The first process of a machine: gives it the file systems of its own, loads what tests need, runs the command, powers off.
-# SHARE is the command that mounts the folder we share with the host on its first argument, MODULES the kernel's modules.
+# SHARED is the folder that we share with the host, MODULES the kernel's modules.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # What is seen at these places before may be the host's, by the root file system.
 mount -t proc proc /proc
@@ -12,10 +12,7 @@ mount -t devpts devpts /dev/pts
 ln -sfn /proc/self/fd /dev/fd
 mount -t tmpfs tmpfs /run
 mkdir -p /run/netns /run/lock /run/shared /run/modules/lib/modules
-case $SHARE in
-    hostfs:*) mount -t hostfs -o "${SHARE#hostfs:}" none /run/shared ;;
-    9p:*) mount -t 9p -o trans=virtio,version=9p2000.L,cache=none "${SHARE#9p:}" /run/shared ;;
-esac
+mount -t hostfs -o "$SHARED" none /run/shared
 # All that is shown or told from here on is ours, but for the folders of the host's /tmp that the command is in.
 mkdir /run/host-tmp
 mount --bind /tmp /run/host-tmp
@@ -32,10 +29,10 @@ ln -s "$MODULES" /run/modules/lib/modules/
 printf '#!/bin/sh\nexec modprobe -d /run/modules "$@"\n' > /run/modules/modprobe
 chmod 755 /run/modules/modprobe
 echo /run/modules/modprobe > /proc/sys/kernel/modprobe
-modprobe -d /run/modules -qa ipv6 veth bridge tun overlay ipip vxlan nf_tables virtio_console
+modprobe -d /run/modules -qa ipv6 veth bridge tun overlay ipip vxlan nf_tables
 ip link set lo up
 
-env -i PATH="$PATH" bash /run/shared/command < /dev/null >> "${OUTPUT:-/run/shared/output}" 2>&1
+env -i PATH="$PATH" bash /run/shared/command < /dev/null >> /run/shared/output 2>&1
 echo $? > /run/shared/status
 sync
 echo o > /proc/sysrq-trigger

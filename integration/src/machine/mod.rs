@@ -1,12 +1,12 @@
 //! Another kernel on this machine's root file system, for what the host's kernel lacks.
 //!
-//! User-mode Linux is a kernel that runs as a process; where it is not packaged, QEMU emulates a whole computer, some ten
-//! times slower. Either sees the host's root file system **read-only**, so nothing that runs inside can change the host, and
-//! one folder of ours to which it writes what became of its command. `/run`, `/dev/shm` and `/tmp` are its own and empty,
-//! but for the folder of `/tmp` in which the command is or begins.
+//! User-mode Linux is a kernel that runs as a process: it boots in two seconds and has one CPU, as quick as the host's in user
+//! space. It has `ipip`, but not IPv4's nf_tables: what runs there runs without packet rules. It sees the host's root file
+//! system **read-only**, so nothing that runs inside can change the host, and one folder of ours to which it writes what became
+//! of its command. `/run`, `/dev/shm` and `/tmp` are its own and empty, but for the folder of `/tmp` in which the command is
+//! or begins.
 
 mod boot;
-mod qemu;
 mod uml;
 
 use std::any::type_name;
@@ -33,21 +33,9 @@ const TEMPORARY: &str = "/dev/shm";
 /// What the machine covers with its own, so that nothing it needs of the host may lie there.
 const COVERED: [&str; 4] = ["/run", "/dev", "/proc", "/sys"];
 
-/// Whose kernel it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
-    /// Debian's `user-mode-linux`: boots in two seconds, one CPU, as quick as the host in user space; IPv4's nf_tables are not
-    /// compiled in.
-    UserMode,
-    /// Debian's kernel in QEMU's emulation: all features, several CPUs, slow.
-    Emulated,
-}
-
 /// A kernel that is to be booted for one command.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
-    /// Which one.
-    pub kernel: Kernel,
     /// Its memory in megabytes.
     pub memory: u32,
     /// After what time it is stopped.
@@ -56,7 +44,7 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { kernel: Kernel::UserMode, memory: 2048, limit: Duration::from_secs(900) }
+        Self { memory: 2048, limit: Duration::from_secs(900) }
     }
 }
 
@@ -70,11 +58,21 @@ impl Shared {
     /// # Errors
     /// The file system's.
     pub fn new() -> Result<Self> {
+        Self::announced(|_| ())
+    }
+
+    /// The same; `announce` is told of the folder before anything is put there.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn announced(announce: impl FnOnce(&Path)) -> Result<Self> {
         let usual = env::temp_dir();
         let covered = COVERED.iter().any(|folder| usual.starts_with(folder));
         let place = if covered { Path::new("/var/tmp") } else { &usual };
         let made = tempfile::Builder::new().prefix("ocicat-machine-").tempdir_in(place);
-        Ok(Self(made.with_context(|| format!("no temporary folder in {}", place.display()))?))
+        let made = made.with_context(|| format!("no temporary folder in {}", place.display()))?;
+        announce(made.path());
+        Ok(Self(made))
     }
 
     /// Its path on the host.
@@ -89,6 +87,15 @@ impl Shared {
 }
 
 impl Machine {
+    /// Fails, naming what is missing, if such a machine cannot be started here.
+    ///
+    /// # Errors
+    /// So.
+    pub fn check(&self) -> Result<()> {
+        ensure!(nix::unistd::geteuid().is_root(), "a machine needs root: run it as root or through sudo");
+        need(uml::NEEDED)
+    }
+
     /// Boots, runs `command` as root in this process's folder and environment, hands what it prints to `sink` as it comes,
     /// and returns its exit status.
     ///
@@ -108,12 +115,9 @@ impl Machine {
                 covered.unwrap_or(&"")
             );
         }
+        self.check()?;
         boot::write(shared, &here, command)?;
-        let kernel = match self.kernel {
-            Kernel::UserMode => uml::command(self, shared)?,
-            Kernel::Emulated => qemu::command(self, shared)?,
-        };
-        let mut running = Running::start(kernel, shared)?;
+        let mut running = Running::start(uml::command(self, shared)?, shared)?;
         let mut output = File::open(shared.path().join("output"))?;
         let start = Instant::now();
         loop {
@@ -147,6 +151,15 @@ fn copy(from: &mut File, sink: &mut dyn Write) -> Result<()> {
     }
 }
 
+/// A command whose processes are the only ones of a PID namespace: whoever of us dies, and however, the kernel ends all of them.
+fn confined(program: &str) -> Command {
+    // The first process of a namespace ignores what it has not asked for, even what abort(3) sends: a shell is that.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child=KILL"]);
+    command.args(["sh", "-c", "\"$0\" \"$@\"; exit $?", program]);
+    command
+}
+
 /// A kernel's processes; all of them go when this is dropped.
 struct Running {
     child: Child,
@@ -158,7 +171,7 @@ impl Running {
         File::create(shared.path().join("output"))?;
         let console = File::create(shared.path().join("console"))?;
         kernel.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
-        // User-mode Linux is many processes: a group of their own, so that all of them end with it.
+        // What is typed at the terminal is for us: we end them in order.
         let child = kernel.process_group(0).spawn().with_context(|| format!("cannot start {kernel:?}"))?;
         Ok(Self { child })
     }
@@ -167,7 +180,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Ok(group) = i32::try_from(self.child.id()) {
-            // All of them may be gone already.
+            // It may be gone already. The kernel ends what is in another group by now: see `confined`.
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
         let _ = self.child.wait();
@@ -176,8 +189,9 @@ impl Drop for Running {
 
 /// Fails, naming the packages, unless these programs are there.
 fn need(programs: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<_> =
+    let mut missing: Vec<_> =
         programs.iter().filter(|(program, _)| programs::find(program).is_none()).map(|(_, package)| *package).collect();
+    missing.dedup();
     ensure!(
         missing.is_empty(),
         "the machine needs the Debian packages {}; `cargo xtask setup` installs them",
@@ -246,11 +260,11 @@ pub fn with_ipip<F: FnOnce() -> Result<()>>(work: F) -> Result<()> {
 }
 
 /// Runs a test program: directly, or inside a machine if its name says that it needs `ipip` and this kernel has none.
-/// Returns its exit status.
+/// Returns its exit status. `announce` is told of the machine's folder, if there is one.
 ///
 /// # Errors
 /// If it cannot be started; the machine's.
-pub fn run_test(program: &OsStr, arguments: &[OsString]) -> Result<i32> {
+pub fn run_test(program: &OsStr, arguments: &[OsString], announce: impl FnOnce(&Path)) -> Result<i32> {
     let stem = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let needs = stem == "ipip" || stem.starts_with("ipip-");
     if needs && !has_ipip() && !is_inside() {
@@ -258,7 +272,7 @@ pub fn run_test(program: &OsStr, arguments: &[OsString]) -> Result<i32> {
         let program = fs::canonicalize(program).with_context(|| program.to_string_lossy().into_owned())?;
         let mut command = vec![program.into_os_string()];
         command.extend(arguments.iter().cloned());
-        return Machine::default().run(&Shared::new()?, &command, &mut std::io::stdout());
+        return Machine::default().run(&Shared::announced(announce)?, &command, &mut std::io::stdout());
     }
     use std::os::unix::process::CommandExt as _;
     // Only comes back if it cannot be started.
