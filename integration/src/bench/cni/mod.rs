@@ -3,6 +3,7 @@
 //! The times are from exec to exit of a plugin that a runtime would call, with its input and output in files. What the
 //! kernel and the exec alone cost stands beside them ([`floor`]), and what a server behind the store was asked ([`calls`]).
 
+mod aims;
 mod caller;
 mod calls;
 mod floor;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use self::aims::{Aim, aims};
 use self::caller::{Caller, Contender, Crowd};
 use super::sample::Sample;
 use crate::lab::{Lab, Options, Progress};
@@ -86,7 +88,7 @@ pub fn cni(plan: &Plan) -> Result<String> {
                     gone(&caller, contender, *kept)?;
                 }
             }
-            rows(&mut text, *kept, *at_once, &contenders, &times)?;
+            rows(&mut text, plan.store, (*kept, *at_once), &contenders, &times)?;
             for contender in &contenders {
                 (0..*kept).try_for_each(|number| caller.del(contender, &format!("kept-{number}")).map(drop))?;
                 gone(&caller, contender, 0)?;
@@ -141,7 +143,13 @@ fn gone(caller: &Caller, contender: &Contender, kept: u32) -> Result<()> {
     wait::becomes(LEFT, &format!("{kept} pods of {} are left", contender.name), || Ok(caller.left(contender)? <= kept))
 }
 
-fn rows(text: &mut String, kept: u32, at_once: u32, contenders: &[Contender; 2], times: &[Times; 2]) -> Result<()> {
+fn rows(
+    text: &mut String,
+    store: StoreKind,
+    (kept, at_once): (u32, u32),
+    contenders: &[Contender; 2],
+    times: &[Times; 2],
+) -> Result<()> {
     let mut figures = Vec::new();
     for (contender, times) in contenders.iter().zip(times) {
         let count = f64::from(u32::try_from(times.add.len())?);
@@ -163,6 +171,9 @@ fn rows(text: &mut String, kept: u32, at_once: u32, contenders: &[Contender; 2],
             *ratio = ours / theirs;
         }
         line(text, kept, at_once, "ratio", ratio, 3)?;
+        for aim in aims(store, at_once, ours, &ratio) {
+            writeln!(text, "{kept:<6} {at_once:<8} aim: {aim}")?;
+        }
     }
     Ok(())
 }
@@ -200,7 +211,7 @@ fn leaving(caller: &Caller, contenders: &[Contender; 2]) -> Result<String> {
         names.iter().try_for_each(|name| caller.clear(contender, name))?;
     }
     if let [ours, theirs] = took.as_slice() {
-        writeln!(text, "{LEAVING} DELs, ratio {:.3}", ours / theirs)?;
+        writeln!(text, "{LEAVING} DELs, {}", Aim::leaving(ours / theirs))?;
     }
     Ok(text)
 }
