@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Edges: each speaks with one thing outside.
     ("calico-sys", &[]),
     ("calico-agent", &[]),
-    ("calico-daemon", &["calico-version"]),
+    ("calico-daemon", &["calico-sys", "calico-version"]),
     ("calico-probe", &[]),
     ("calico-datastore", &["calico-api", "calico-version"]),
     ("calico-netlink", &["calico-delta", "calico-sys"]),

@@ -4,5 +4,6 @@
 #![allow(unsafe_code, reason = "this crate exists so that no other needs it")]
 
 pub mod ethtool;
+pub mod memory;
 pub mod namespace;
 pub mod socket;

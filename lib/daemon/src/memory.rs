@@ -1,0 +1,26 @@
+//! What a daemon needs for its start alone is given back.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::debug;
+
+/// After its start, when everything has run once.
+const FIRST: Duration = Duration::from_secs(10);
+/// What a rare change has run through is not kept either.
+const NEXT: Duration = Duration::from_secs(60);
+
+/// Gives back the code that is not in use, again and again; it ends only where the kernel refuses.
+///
+/// The daemons spend their lives in a small part of their code: see [`calico_sys::memory::unmap_idle_code`]. What is still
+/// in use is mapped again within a millisecond.
+pub async fn give_back_idle_code() {
+    sleep(FIRST).await;
+    loop {
+        if let Err(error) = calico_sys::memory::unmap_idle_code() {
+            debug!(%error, "code that is not in use stays mapped");
+            return;
+        }
+        sleep(NEXT).await;
+    }
+}
