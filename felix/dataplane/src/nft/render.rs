@@ -13,6 +13,12 @@
 //! A chain is there only while it has rules: with neither tunnels nor `natOutgoing`, no packet meets one, and none is
 //! tracked for our sake.
 //!
+//! With either, the kernel tracks the connections of all packets of the family, for translation needs it and hangs into the
+//! whole namespace, packets between pods included. They cannot be exempted: where a Service's address was translated
+//! (kube-proxy, or whoever comes later and whom we do not see), the answer is a packet from pod to pod that only tracking
+//! leads back. What the node itself sends into a tunnel with another address cannot be put right without it either: the answer
+//! must become one to the address that the process is bound to. So only the tunnels' outer packets are not tracked.
+//!
 //! Departs from Calico: nothing is accepted here. Accepting ends a base chain only, so that it decides nothing that the
 //! end of the chain does not; and a drop by whoever comes later is none of our business.
 

@@ -221,9 +221,10 @@ impl Tunnels {
         Ok(())
     }
 
-    /// Whether a device that is wanted has not come: until it has, packets go as before, and other nodes go on to send as before.
+    /// Whether a device of IPv4 that is wanted has not come: until it has, packets go as before, and other nodes go on to send
+    /// as before. IPv6 has one kind alone.
     fn is_awaited(&self) -> bool {
-        is_missing(&self.ipip) || is_missing(&self.vxlan) || is_missing(&self.vxlan_v6)
+        is_missing(&self.ipip) || is_missing(&self.vxlan)
     }
 
     /// Removes what nobody wants any more, after the routes that needed it: entries, then devices that lingered long enough.
@@ -236,7 +237,6 @@ impl Tunnels {
         if self.is_awaited() {
             self.ipip.prolong(context.now);
             self.vxlan.prolong(context.now);
-            self.vxlan_v6.prolong(context.now);
         }
         for (name, done) in [
             (IPIP, self.ipip.is_over(context.now) && ipip::remove(&mut self.ipip, context)),
