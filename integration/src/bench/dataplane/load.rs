@@ -2,12 +2,20 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::End;
+
+/// So many packets are under way at most. As many as could be sent would mostly be thrown away before the receiver, and of one
+/// CPU the receiver would have what the scheduler likes: that is what would be measured.
+const WINDOW: u64 = 128;
+/// What has not arrived after this time will not.
+const LOST: Duration = Duration::from_millis(20);
+/// How long a path may carry nothing before it counts as broken.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a path carried.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +27,11 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// How this compares with another.
+    fn over(self, other: Self) -> Self {
+        Self { packets: self.packets / other.packets, gigabits: self.gigabits / other.gigabits }
+    }
+
     /// The middle of each figure.
     pub(super) fn median(all: &[Self]) -> Self {
         let middle = |of: fn(&Self) -> f64| {
@@ -27,6 +40,22 @@ impl Load {
             values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
         };
         Self { packets: middle(|load| load.packets), gigabits: middle(|load| load.gigabits) }
+    }
+}
+
+/// Two paths that were loaded in turns.
+#[derive(Debug, Default)]
+pub(super) struct Pairs {
+    pub(super) ours: Vec<Load>,
+    pub(super) by_hand: Vec<Load>,
+}
+
+impl Pairs {
+    /// The middle of how ours compares with the other that was measured just before or after it. What else the machine does
+    /// changes from one pair to the next by far more than the paths differ.
+    pub(super) fn ratio(&self) -> Load {
+        let ratios: Vec<Load> = self.ours.iter().zip(&self.by_hand).map(|(ours, hand)| ours.over(*hand)).collect();
+        Load::median(&ratios)
     }
 }
 
@@ -45,26 +74,34 @@ fn packets(from: &End, to: &End, time: Duration) -> Result<f64> {
     let here = SocketAddr::new(from.address, 0);
     let sending = calico_sys::namespace::inside(&from.network, || UdpSocket::bind(here))??;
     sending.connect(there)?;
-    let stop = AtomicBool::new(false);
+    let (stop, arrived) = (AtomicBool::new(false), AtomicU64::new(0));
     let (count, seconds) = std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let mut octets = [0; 64];
-            let mut count = 0u64;
-            let start = Instant::now();
             while !stop.load(Ordering::Relaxed) {
-                count += u64::from(receiving.recv(&mut octets).is_ok());
+                if receiving.recv(&mut octets).is_ok() {
+                    arrived.fetch_add(1, Ordering::Relaxed);
+                }
             }
-            (count, start.elapsed().as_secs_f64())
         });
-        let start = Instant::now();
+        let (mut sent, start) = (0u64, Instant::now());
         while start.elapsed() < time {
-            // A look at the clock costs as much as a packet: a hundred at a time.
-            for _ in 0..100 {
+            // A look at the clock costs as much as a packet.
+            for _ in 0..WINDOW / 2 {
                 let _ = sending.send(&[0; 18]);
             }
+            sent += WINDOW / 2;
+            let before = Instant::now();
+            while sent.saturating_sub(arrived.load(Ordering::Relaxed)) > WINDOW / 2 {
+                std::thread::yield_now();
+                if before.elapsed() > LOST {
+                    sent = arrived.load(Ordering::Relaxed);
+                }
+            }
         }
+        let (count, seconds) = (arrived.load(Ordering::Relaxed), start.elapsed().as_secs_f64());
         stop.store(true, Ordering::Relaxed);
-        receiver.join().map_err(|_| anyhow!("the receiver panicked"))
+        receiver.join().map_err(|_| anyhow!("the receiver panicked")).map(|()| (count, seconds))
     })?;
     ensure!(count > 0, "no packet arrived");
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
@@ -75,30 +112,78 @@ fn packets(from: &End, to: &End, time: Duration) -> Result<f64> {
 fn gigabits(from: &End, to: &End, time: Duration) -> Result<f64> {
     let there = SocketAddr::new(to.address, 7101);
     let listener = calico_sys::namespace::inside(&to.network, || TcpListener::bind(there))??;
+    // Connected before anybody waits for it: a path that carries nothing fails here, and nobody is left waiting.
+    let connect = || TcpStream::connect_timeout(&there, PATIENCE);
+    let mut sender = calico_sys::namespace::inside(&from.network, connect)?.context("TCP between the pods")?;
+    let (mut receiver, _) = listener.accept()?;
+    // A path that breaks under way, too.
+    sender.set_write_timeout(Some(PATIENCE))?;
+    receiver.set_read_timeout(Some(PATIENCE))?;
     let received = std::thread::scope(|scope| -> Result<_> {
-        let receiver = scope.spawn(|| -> Result<_> {
-            let (mut stream, _) = listener.accept()?;
+        let counter = scope.spawn(move || -> Result<_> {
             let mut octets = vec![0; 1 << 17];
             let (mut count, start) = (0u64, Instant::now());
             loop {
-                match stream.read(&mut octets)? {
+                match receiver.read(&mut octets).context("TCP between the pods")? {
                     0 => return Ok((count, start.elapsed().as_secs_f64())),
                     length => count += length as u64,
                 }
             }
         });
-        let connect = || TcpStream::connect_timeout(&there, Duration::from_secs(5));
-        let mut stream = calico_sys::namespace::inside(&from.network, connect)?.context("TCP between the pods")?;
         let octets = vec![0; 1 << 17];
         let start = Instant::now();
         while start.elapsed() < time {
-            stream.write_all(&octets)?;
+            sender.write_all(&octets).context("TCP between the pods")?;
         }
-        drop(stream);
-        receiver.join().map_err(|_| anyhow!("the receiver panicked"))?
+        drop(sender);
+        counter.join().map_err(|_| anyhow!("the receiver panicked"))?
     });
     let (count, seconds) = received?;
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let rate = count as f64 * 8.0 / seconds / 1e9;
     Ok(rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An end at an address of a new namespace, which nothing leads to.
+    fn lonely(address: &str) -> End {
+        let network = calico_sys::namespace::create().expect("root makes namespaces");
+        let address: std::net::IpAddr = address.parse().expect("an address");
+        let up = || {
+            for line in [format!("address add {address}/24 dev lo"), "link set lo up".to_owned()] {
+                assert!(
+                    std::process::Command::new("ip")
+                        .args(line.split(' '))
+                        .status()
+                        .is_ok_and(|status| status.success())
+                );
+            }
+        };
+        calico_sys::namespace::inside(&network, up).expect("the namespace is entered");
+        End { network, address }
+    }
+
+    #[test]
+    fn the_ratio_is_of_pairs_and_not_of_a_slow_hour_to_a_quick_one() {
+        let load = |packets| Load { packets, gigabits: 1.0 };
+        let pairs = Pairs { ours: [10.0, 98.0, 51.0].map(load).into(), by_hand: [10.0, 100.0, 50.0].map(load).into() };
+        assert!((pairs.ratio().packets - 1.0).abs() < 1e-9);
+        assert!((Load::median(&pairs.ours).packets - 51.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_path_that_carries_nothing_is_an_error_and_is_not_waited_for() {
+        let (from, to) = (lonely("192.0.2.1"), lonely("192.0.2.2"));
+        let start = Instant::now();
+        let error = gigabits(&from, &to, Duration::from_millis(10)).expect_err("there is no path");
+        assert!(format!("{error:#}").contains("TCP between the pods"), "{error:#}");
+        assert!(start.elapsed() < 3 * PATIENCE);
+        assert!(packets(&from, &to, Duration::from_millis(10)).is_err());
+        // And one that does is measured.
+        assert!(gigabits(&from, &from, Duration::from_millis(50)).expect("its own address") > 0.0);
+        assert!(packets(&from, &from, Duration::from_millis(50)).expect("its own address") > 0.0);
+    }
 }
