@@ -87,7 +87,10 @@ fn an_address_is_released_only_when_another_is_announced_and_one_whose_pool_is_g
     let said = bed.log().len();
     bed.start();
     bed.until("the pool is named", |bed| status(bed).findings.iter().any(|finding| finding.object == "IPPool/other"));
-    bed.until("the address was thought about", |bed| bed.log()[said..].contains("address of a tunnel"));
+    bed.until("the address was thought about", |bed| {
+        let decided = |line: &str| line.contains("address of a tunnel") && line.contains("vxlan.calico");
+        bed.log()[said..].lines().any(decided)
+    });
     assert_eq!(tunnel_address(&bed).as_deref(), Some("10.66.0.0"));
     assert_eq!((blocks(&bed), on_device(&bed)), (vec![other.to_owned()], vec![other.to_owned()]));
     let findings = status(&bed).findings;
