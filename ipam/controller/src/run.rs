@@ -8,7 +8,9 @@ use calico_api::{
     IPAMHandleSpec, Key, Kind, KubeControllersConfiguration, KubeControllersConfigurationSpec,
     KubeControllersConfigurationStatus, ObjectMeta,
 };
-use calico_daemon::{Health, LogLevel, LogOptions, Reporter, init_adjustable_logs, serve_http, terminated};
+use calico_daemon::{
+    Health, LogLevel, LogOptions, Reporter, give_back_idle_code, init_adjustable_logs, serve_http, terminated,
+};
 use calico_datastore::watch::{Update, watch};
 use calico_datastore::{Config, Error, Filter, Store, connect, connect_core, decode};
 use ipam_controller::live::Stores;
@@ -86,6 +88,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
         }
     }
+    tokio::spawn(give_back_idle_code());
     let controller = Controller::new(stores, settings, level, metrics, reporter);
     let (leads, leadership) = cell::channel(false);
     tokio::select! {
