@@ -15,7 +15,7 @@ use bgp_speaker::status::Overview;
 use bgp_speaker::watched::Sources;
 use bgp_speaker::{bystander, kernel, node_status};
 use calico_daemon::{
-    Health, LogLevel, LogOptions, Reporter, give_back_idle_code, init_adjustable_logs, serve_http, terminated,
+    Health, LogLevel, LogOptions, Reporter, give_back_idle_memory, init_adjustable_logs, serve_http, terminated,
 };
 use calico_datastore::config::connect_core;
 use calico_datastore::{Config, Store, connect};
@@ -70,7 +70,7 @@ async fn run(options: Options, log_level: LogLevel) -> anyhow::Result<()> {
     let reporter = health.reporter("BGP", Some(SILENCE));
     let address = serve_http(options.http, health, registry).await?;
     info!(%address, "health and metrics are served");
-    tokio::spawn(give_back_idle_code());
+    tokio::spawn(give_back_idle_memory());
 
     let kernel = match options.kernel {
         KernelMode::Main => {

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use calico_agent::Finding;
-use calico_daemon::{Health, HttpServer, LogLevel, give_back_idle_code, init_adjustable_logs, terminated};
+use calico_daemon::{Health, HttpServer, LogLevel, give_back_idle_memory, init_adjustable_logs, terminated};
 use calico_datastore::connect_core;
 use clap::Parser;
 use felix_calc::{Calc, Routing};
@@ -136,7 +136,7 @@ impl Daemon {
 async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut settings = configuration(arguments)?;
     let level = init_adjustable_logs(&settings.config.logs).context("logs cannot be started")?;
-    tokio::spawn(give_back_idle_code());
+    tokio::spawn(give_back_idle_memory());
     for problem in &settings.config.problems {
         error!(problem, "configuration");
     }

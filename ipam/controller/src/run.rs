@@ -9,7 +9,7 @@ use calico_api::{
     KubeControllersConfigurationStatus, ObjectMeta,
 };
 use calico_daemon::{
-    Health, LogLevel, LogOptions, Reporter, give_back_idle_code, init_adjustable_logs, serve_http, terminated,
+    Health, LogLevel, LogOptions, Reporter, give_back_idle_memory, init_adjustable_logs, serve_http, terminated,
 };
 use calico_datastore::watch::{Update, watch};
 use calico_datastore::{Config, Error, Filter, Store, connect, connect_core, decode};
@@ -88,7 +88,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
         }
     }
-    tokio::spawn(give_back_idle_code());
+    tokio::spawn(give_back_idle_memory());
     let controller = Controller::new(stores, settings, level, metrics, reporter);
     let (leads, leadership) = cell::channel(false);
     tokio::select! {

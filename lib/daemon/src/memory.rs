@@ -10,17 +10,19 @@ const FIRST: Duration = Duration::from_secs(10);
 /// What a rare change has run through is not kept either.
 const NEXT: Duration = Duration::from_secs(60);
 
-/// Gives back the code that is not in use, again and again; it ends only where the kernel refuses.
+/// Gives back the code that is not in use, and the heap's free pages, again and again; it ends only where the kernel
+/// refuses.
 ///
 /// The daemons spend their lives in a small part of their code: see [`calico_sys::memory::unmap_idle_code`]. What is still
 /// in use is mapped again within a millisecond.
-pub async fn give_back_idle_code() {
+pub async fn give_back_idle_memory() {
     sleep(FIRST).await;
     loop {
         if let Err(error) = calico_sys::memory::unmap_idle_code() {
             debug!(%error, "code that is not in use stays mapped");
             return;
         }
+        calico_sys::memory::trim_heap();
         sleep(NEXT).await;
     }
 }
