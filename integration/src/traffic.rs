@@ -19,8 +19,8 @@ use crate::wait;
 const BUFFER: usize = 16 << 20;
 /// How many rounds are made up for when the sender had no CPU; more at once would overflow queues that no real sender would.
 const CATCH_UP: u32 = 4;
-/// How long a packet may be under way before it is lost.
-const UNDER_WAY: Duration = Duration::from_millis(500);
+/// How long packets are waited for that have not arrived: not only they take time, but who reads them must get a CPU for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A pair: packets go from one pod to the other.
 #[derive(Clone, Debug)]
@@ -153,13 +153,27 @@ impl Traffic {
         })
     }
 
-    /// What became of the packets that were sent from one moment to another. Those that were sent last get the time that
-    /// packets need.
+    /// What became of the packets that were sent from one moment to another. What is missing is waited for.
     ///
     /// # Errors
-    /// If the sender has ended.
+    /// Not if packets were lost.
     pub fn loss(&self, from: Moment, to: Moment) -> Result<Loss> {
-        self.flow(UNDER_WAY.saturating_sub(to.at.elapsed()))?;
+        self.loss_after(PATIENCE, from, to)
+    }
+
+    fn loss_after(&self, patience: Duration, from: Moment, to: Moment) -> Result<Loss> {
+        let mut seen = vec![from.rounds; self.pairs.len()];
+        let all = wait::becomes(patience, "all packets have arrived", || {
+            for (arrived, seen) in self.arrived.iter().zip(&mut seen) {
+                let arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+                while *seen < to.rounds && arrived.has(*seen) {
+                    *seen += 1;
+                }
+            }
+            Ok(seen.iter().all(|seen| *seen >= to.rounds))
+        });
+        // Those that have not by now are lost, and are counted.
+        drop(all);
         let rounds = self.rounds(from, to);
         let seconds = to.at.duration_since(from.at).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
@@ -253,6 +267,42 @@ mod tests {
         rounds.iter().for_each(|round| arrived.set(*round));
         let seen: Vec<u64> = (0..200_000).filter(|round| arrived.has(*round)).collect();
         assert_eq!(seen, rounds);
+    }
+
+    #[test]
+    fn a_packet_that_is_read_late_is_not_lost_and_one_that_never_comes_is() {
+        let pairs = vec![Pair { from: 0, to: 1 }, Pair { from: 1, to: 0 }];
+        let arrived: Arc<Vec<_>> = Arc::new(pairs.iter().map(|_| Mutex::new(Arrived::default())).collect());
+        let traffic = Traffic {
+            names: vec!["a".into(), "b".into()],
+            pairs,
+            arrived: arrived.clone(),
+            rounds: Arc::default(),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        // Sent long ago.
+        let now = Instant::now();
+        let from = Moment { rounds: 3, at: now.checked_sub(Duration::from_secs(6)).unwrap() };
+        let to = Moment { rounds: 6, at: now.checked_sub(Duration::from_secs(5)).unwrap() };
+        for arrived in arrived.iter() {
+            (3..5).for_each(|round| arrived.lock().unwrap().set(round));
+        }
+        let late = std::thread::spawn({
+            let arrived = arrived.clone();
+            move || {
+                wait::stays(Duration::from_millis(200), "the reader has no CPU", || Ok(true)).unwrap();
+                arrived.iter().for_each(|arrived| arrived.lock().unwrap().set(5));
+            }
+        });
+        let loss = traffic.loss(from, to).unwrap();
+        late.join().unwrap();
+        assert_eq!((loss.sent, loss.lost, loss.pairs.len()), (6, 0, 0));
+
+        arrived[1].lock().unwrap().set(7);
+        let loss = traffic.loss_after(Duration::ZERO, to, Moment { rounds: 8, ..to }).unwrap();
+        assert_eq!((loss.sent, loss.lost), (4, 3));
+        assert_eq!(loss.pairs, [("a".into(), "b".into(), 2), ("b".into(), "a".into(), 1)]);
     }
 
     #[test]
