@@ -13,7 +13,7 @@ mod sessions;
 
 pub use cluster::{Check, ClusterReport, FullNode, Load, Show, Shown};
 pub use matrix::{Matrix, Ping};
-pub use modes::{Baseline, Mode, ModesOptions, ModesReport, Step, Switch, modes};
+pub use modes::{Baseline, Mode, ModesOptions, ModesReport, Outcome, Step, Switch, modes};
 pub use rack::{RackReport, Racks, RouterTable};
 pub use reflectors::{Loss, NodeSessions, ReflectorsReport, reflectors};
 pub use report::{NodeReport, PodReport, Report};

@@ -3,15 +3,14 @@
 mod cluster;
 mod modes;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, mpsc};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
+use integration::interrupt::Interrupt;
 use integration::lab::{Lab, Options, Progress, Racks, reflectors};
 use integration::{Net, Node, Pod, StoreKind};
-use nix::sys::signal::{SigSet, Signal};
 
 /// Makes nodes and pods on this machine, lets them find each other over BGP, and shows what the programs say of it.
 #[derive(Debug, Parser)]
@@ -41,6 +40,14 @@ struct Arguments {
     cluster: cluster::ClusterArguments,
 }
 
+impl Arguments {
+    /// What is to be played, with a scenario's own numbers where none are given.
+    fn options(&self, nodes: u8, pods: u16) -> Options {
+        let (nodes, pods) = (self.nodes.unwrap_or(nodes), self.pods.unwrap_or(pods));
+        Options { nodes, pods, store: self.datastore.kind() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     /// Nodes in a full mesh, and pods that ping each other.
@@ -53,7 +60,7 @@ enum Scenario {
     Modes,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Datastore {
     /// One SQLite file.
     Sqlite,
@@ -61,6 +68,16 @@ enum Datastore {
     Etcd,
     /// A kube-apiserver.
     Kubernetes,
+}
+
+impl Datastore {
+    fn kind(self) -> StoreKind {
+        match self {
+            Self::Sqlite => StoreKind::Sqlite,
+            Self::Etcd => StoreKind::Etcd,
+            Self::Kubernetes => StoreKind::Kubernetes,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -80,59 +97,69 @@ fn play(arguments: &Arguments, interrupt: &Interrupt) -> Result<bool> {
     if arguments.cluster.wanted() {
         return cluster::play(&arguments.cluster, arguments.nodes, arguments.pods, arguments.keep, arguments.json);
     }
-    if arguments.scenario == Scenario::Modes {
-        return modes::play(&arguments.modes, arguments.nodes, arguments.json);
-    }
-    let store = match arguments.datastore {
-        Datastore::Sqlite => StoreKind::Sqlite,
-        Datastore::Etcd => StoreKind::Etcd,
-        Datastore::Kubernetes => StoreKind::Kubernetes,
-    };
-    let (nodes, pods) = match arguments.scenario {
-        Scenario::Main => (3, 2),
-        Scenario::Reflectors => (6, 1),
-        Scenario::Rack | Scenario::Modes => (4, 1),
-    };
-    let options = Options { nodes: arguments.nodes.unwrap_or(nodes), pods: arguments.pods.unwrap_or(pods), store };
-    let mut progress = Progress::default();
-    let net = progress.step(&format!("a segment and the {:?} store", arguments.datastore), || {
-        Net::announced(store, |folder| interrupt.clean_up(folder.to_owned()))
-    })?;
-    let keep = |nodes: &[Node<'_>], pods: &[Pod<'_, '_>]| {
+    check(arguments)?;
+    let announce = |folder: &Path| interrupt.clean_up(folder.to_owned());
+    let keep = |net: &Net, nodes: &[Node<'_>], pods: &[Pod<'_, '_>]| {
         if arguments.keep {
-            eprintln!("{}", doors(&net, nodes, pods));
+            eprintln!("{}", doors(net, nodes, pods));
             interrupt.wait();
             eprintln!("taking everything down");
         }
     };
     match arguments.scenario {
+        Scenario::Modes => modes::play(&arguments.modes, arguments.nodes, arguments.json, &announce),
         Scenario::Main => {
+            let (options, mut progress) = (arguments.options(3, 2), Progress::default());
+            let net = ground(arguments, &announce, &mut progress)?;
             let nodes = Lab::nodes(&net, options, &mut progress)?;
             let lab = Lab::start(&nodes, options, &mut progress)?;
             let report = lab.report(&net, &mut progress)?;
             print(&report, arguments.json)?;
-            keep(&nodes, lab.pods());
+            keep(&net, &nodes, lab.pods());
             Ok(report.good())
         }
         Scenario::Reflectors => {
+            let (options, mut progress) = (arguments.options(6, 1), Progress::default());
+            let net = ground(arguments, &announce, &mut progress)?;
             let nodes = Lab::nodes(&net, options, &mut progress)?;
             let lab = Lab::start(&nodes, options, &mut progress)?;
             let report = reflectors(&nodes, &lab, &mut progress)?;
             print(&report, arguments.json)?;
-            keep(&nodes, lab.pods());
+            keep(&net, &nodes, lab.pods());
             Ok(report.good())
         }
-        // Played above.
-        Scenario::Modes => Ok(false),
         Scenario::Rack => {
+            let (options, mut progress) = (arguments.options(4, 1), Progress::default());
+            let net = ground(arguments, &announce, &mut progress)?;
             let each = (options.nodes / 2).max(1);
             let racks = Racks::new(&net, each, &mut progress)?;
             let (report, pods) = racks.play(options.pods, &mut progress)?;
             print(&report, arguments.json)?;
-            keep(racks.nodes(), &pods);
+            keep(&net, racks.nodes(), &pods);
             Ok(report.good())
         }
     }
+}
+
+/// Refuses what would not be heeded.
+fn check(arguments: &Arguments) -> Result<()> {
+    if arguments.scenario != Scenario::Modes {
+        ensure!(!arguments.modes.given(), "--modes, --rate and --no-sequence are of --scenario modes");
+        return Ok(());
+    }
+    let sqlite = arguments.datastore == Datastore::Sqlite;
+    ensure!(
+        !arguments.keep && sqlite && arguments.pods.is_none(),
+        "--scenario modes plays on SQLite with a pod a node and takes everything down: it has no --datastore, --pods or --keep"
+    );
+    Ok(())
+}
+
+/// The topology's ground: a segment and a store.
+fn ground(arguments: &Arguments, announce: &dyn Fn(&Path), progress: &mut Progress) -> Result<Net> {
+    progress.step(&format!("a segment and the {:?} store", arguments.datastore), || {
+        Net::announced(arguments.datastore.kind(), announce)
+    })
 }
 
 fn print(report: &(impl serde::Serialize + std::fmt::Display), json: bool) -> Result<()> {
@@ -157,53 +184,4 @@ fn doors(net: &Net, nodes: &[Node<'_>], pods: &[Pod<'_, '_>]) -> String {
         text += &format!("  a pod: {} {inside}\n", pod.node().holder().door());
     }
     text + &format!("  logs: {}", net.directory().join("logs").display())
-}
-
-/// What happens on Ctrl-C and SIGTERM: the namespaces go with us, the folder must be removed.
-struct Interrupt {
-    folder: Arc<Mutex<Option<PathBuf>>>,
-    waiting: Arc<Mutex<Option<mpsc::Sender<()>>>>,
-}
-
-impl Interrupt {
-    fn catch() -> Self {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-        // Blocked here, before there are threads, so that only the one below takes them.
-        if let Err(error) = signals.thread_block() {
-            eprintln!("Ctrl-C will leave a temporary folder behind: {error}");
-        }
-        let (folder, waiting) =
-            (Arc::<Mutex<Option<PathBuf>>>::default(), Arc::<Mutex<Option<mpsc::Sender<()>>>>::default());
-        std::thread::spawn({
-            let (folder, waiting) = (folder.clone(), waiting.clone());
-            move || {
-                while signals.wait().is_ok() {
-                    if let Ok(Some(sender)) = waiting.lock().map(|mut waiting| waiting.take()) {
-                        let _ = sender.send(());
-                        continue;
-                    }
-                    if let Ok(Some(folder)) = folder.lock().map(|mut folder| folder.take()) {
-                        let _ = std::fs::remove_dir_all(folder);
-                    }
-                    eprintln!("\ninterrupted");
-                    std::process::exit(130);
-                }
-            }
-        });
-        Self { folder, waiting }
-    }
-
-    fn clean_up(&self, path: PathBuf) {
-        if let Ok(mut folder) = self.folder.lock() {
-            *folder = Some(path);
-        }
-    }
-
-    fn wait(&self) {
-        let (sender, receiver) = mpsc::channel();
-        if let Ok(mut waiting) = self.waiting.lock() {
-            *waiting = Some(sender);
-        }
-        let _ = receiver.recv();
-    }
 }

@@ -1,8 +1,8 @@
 //! `--scenario modes`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use integration::lab::{Mode, ModesOptions, Progress, modes};
 
@@ -10,12 +10,12 @@ use integration::lab::{Mode, ModesOptions, Progress, modes};
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Scenario modes")]
 pub(crate) struct ModesArguments {
-    /// Changes between these modes only.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Mode::ALL)]
+    /// Changes between these modes only. [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
     modes: Vec<Mode>,
-    /// Packets a second between every two nodes; fewer if the CPUs lose some while nothing changes.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    rate: u32,
+    /// Packets a second between every two nodes; fewer if the CPUs lose some while nothing changes. [default: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
     /// Without the sequence of users: IPIP, Never, reflectors, a second subnet with CrossSubnet, VXLAN, IPIP again.
     #[arg(long)]
     no_sequence: bool,
@@ -27,21 +27,31 @@ pub(crate) struct ModesArguments {
     report: Option<PathBuf>,
 }
 
+impl ModesArguments {
+    /// Whether any of it is said.
+    pub(crate) fn given(&self) -> bool {
+        !self.modes.is_empty() || self.rate.is_some() || self.no_sequence || self.only_ipip || self.report.is_some()
+    }
+}
+
 /// Plays it.
-pub(crate) fn play(arguments: &ModesArguments, nodes: Option<u8>, json: bool) -> Result<bool> {
+pub(crate) fn play(
+    arguments: &ModesArguments,
+    nodes: Option<u8>,
+    json: bool,
+    announce: &dyn Fn(&Path),
+) -> Result<bool> {
     let options = ModesOptions {
-        modes: arguments.modes.clone(),
-        rate: arguments.rate,
+        modes: if arguments.modes.is_empty() { Mode::ALL.to_vec() } else { arguments.modes.clone() },
+        rate: arguments.rate.unwrap_or(1000),
         nodes: nodes.unwrap_or(6),
         sequence: !arguments.no_sequence,
         only_ipip: arguments.only_ipip,
+        report: arguments.report.clone(),
     };
-    let report = modes(&options, &mut Progress::default())?;
-    match &arguments.report {
-        Some(path) => {
-            std::fs::write(path, serde_json::to_vec(&report)?).with_context(|| path.display().to_string())?;
-        }
-        None => crate::print(&report, json)?,
+    let report = modes(&options, &mut Progress::default(), announce)?;
+    if options.report.is_none() {
+        crate::print(&report, json)?;
     }
     Ok(report.good())
 }

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::bed::{self, Behind, is_behind};
-use super::report::Switch;
-use super::{Mode, ModesOptions, ModesReport, calibrated, ground, kernel, tell};
-use crate::lab::Progress;
+use super::report::{Outcome, Switch};
+use super::{Flow, Mode, Play, kernel, tell};
 use crate::lab::scenario::{established, start_pods};
 use crate::node::Node;
 use crate::pod::Pod;
@@ -19,17 +18,12 @@ const AFTER: Duration = Duration::from_secs(2);
 /// Plays it.
 ///
 /// # Errors
-/// If a step fails.
-pub(super) fn play(
-    walk: &[Mode],
-    options: &ModesOptions,
-    report: &mut ModesReport,
-    progress: &mut Progress,
-) -> Result<()> {
+/// If it cannot be begun, packets cannot be sent any more, or a daemon has ended.
+pub(super) fn play(walk: &[Mode], play: &mut Play<'_>) -> Result<()> {
     let start = *walk.first().context("a walk has a start")?;
-    let net = ground(progress)?;
-    let mut behind = progress.step("a second subnet and its router, BIRD", || Behind::new(&net))?;
-    let nodes = progress.step(&format!("{} nodes, half of them behind the router", options.nodes), || {
+    let (options, net) = (play.options, play.ground()?);
+    let mut behind = play.progress.step("a second subnet and its router, BIRD", || Behind::new(&net))?;
+    let nodes = play.progress.step(&format!("{} nodes, half of them behind the router", options.nodes), || {
         let first = options.nodes / 2;
         let node = |number: u8| {
             let name = format!("node{number}");
@@ -44,33 +38,34 @@ pub(super) fn play(
         (1..=options.nodes).map(node).collect::<Result<Vec<_>>>()
     })?;
     let first = nodes.first().context("a lab needs a node")?;
-    progress.step(&format!("the pool, {}, and felix on every node", start.name()), || {
+    play.progress.step(&format!("the pool, {}, and felix on every node", start.name()), || {
         first.apply(&start.pool())?;
         nodes.iter().try_for_each(|node| node.start("felix", &[]))?;
         nodes.iter().try_for_each(|node| node.ready("felix", 9099))
     })?;
-    progress.step("bgp-speaker on every node, in a mesh and with the router", || {
+    play.progress.step("bgp-speaker on every node, in a mesh and with the router", || {
         bed::peer_with_router(&nodes.iter().collect::<Vec<_>>())?;
         nodes.iter().try_for_each(Node::start_speaker)
     })?;
-    let pods = progress.step("a pod a node", || start_pods(&nodes, 1))?;
+    let pods = play.progress.step("a pod a node", || start_pods(&nodes, 1))?;
     let pods: Vec<&Pod<'_, '_>> = pods.iter().collect();
-    progress.step("BGP sessions with all nodes and the router", || {
+    play.progress.step("BGP sessions with all nodes and the router", || {
         nodes.iter().try_for_each(|node| established(node, nodes.len()))
     })?;
-    progress.step(&format!("every node's way is that of {}", start.name()), || {
+    play.progress.step(&format!("every node's way is that of {}", start.name()), || {
         bed::taken(start, &pods).with_context(|| format!("the router's routes:\n{}", behind.routes()))?;
         reached(&pods)
     })?;
-    let traffic = calibrated(&pods, options.rate, "changes", report, progress)?;
+    let flow = play.calibrated(&pods, "changes")?;
     for pair in walk.windows(2) {
         let [from, to] = pair else { continue };
         let what = format!("{} → {}", from.name(), to.name());
-        let done = progress.step(&what, || change(*from, *to, &pods, &traffic))?;
-        tell(&what, &done.loss, done.seconds);
-        report.switches.push(done);
+        let outcome = play.progress.step(&what, || change(*to, &pods, &flow))?;
+        tell(&what, &outcome);
+        play.report.switches.push(Switch { from: *from, to: *to, kernel: kernel(), outcome });
+        play.keep()?;
     }
-    progress.step("all daemons still run", || {
+    play.progress.step("all daemons still run", || {
         behind.check()?;
         nodes.iter().try_for_each(Node::check)
     })
@@ -89,38 +84,45 @@ pub(super) fn reached(pods: &[&Pod<'_, '_>]) -> Result<()> {
     Ok(())
 }
 
-fn change(from: Mode, to: Mode, pods: &[&Pod<'_, '_>], traffic: &Traffic) -> Result<Switch> {
+/// One change; what fails in it is in what is returned.
+fn change(to: Mode, pods: &[&Pod<'_, '_>], flow: &Flow) -> Result<Outcome> {
+    let traffic = &flow.traffic;
     let begin = traffic.moment();
     let start = Instant::now();
     let first = pods.first().context("a lab needs a pod")?;
-    first.node().apply(&to.pool())?;
-    bed::taken(to, pods)?;
+    let done = first.node().apply(&to.pool()).and_then(|_| bed::taken(to, pods));
     let seconds = start.elapsed().as_secs_f64();
 
     let before = pods.iter().map(|pod| bed::sent(pod.node())).collect::<Result<Vec<_>>>()?;
     let counted = traffic.moment();
     traffic.flow(AFTER)?;
     let end = traffic.moment();
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<String> = done.err().map(|error| format!("{error:#}")).into_iter().collect();
     for (pod, before) in pods.iter().zip(before) {
         wrong.extend(by_counters(to, pod, pods, &before, traffic, counted, end)?);
     }
     // Measured before the pings, which are packets too.
-    let loss = traffic.loss(begin, end)?;
-    let mut smallest = u32::MAX;
-    for other in pods.iter().skip(1) {
-        match bed::largest(to, first, other) {
+    let mut outcome = Outcome::new(seconds, traffic.loss(begin, end)?, flow.usual);
+    outcome.wrong.extend(wrong);
+    largest(to, pods, &mut outcome);
+    Ok(outcome)
+}
+
+/// Finds the largest packet that passes from the first pod to all others.
+pub(super) fn largest(mode: Mode, pods: &[&Pod<'_, '_>], outcome: &mut Outcome) {
+    let Some((first, others)) = pods.split_first() else { return };
+    for other in others {
+        match bed::largest(mode, first, other) {
             Ok((size, path)) => {
-                smallest = smallest.min(size);
+                outcome.largest = Some(outcome.largest.map_or(size, |largest| largest.min(size)));
                 if size < path {
-                    wrong.push(format!("only {size} octets of {path} pass from {} to {}", first.name(), other.name()));
+                    let names = (first.name(), other.name());
+                    outcome.wrong.push(format!("only {size} octets of {path} pass from {} to {}", names.0, names.1));
                 }
             }
-            Err(error) => wrong.push(format!("{error:#}")),
+            Err(error) => outcome.wrong.push(format!("{error:#}")),
         }
     }
-    let rate = loss.rate;
-    Ok(Switch { from, to, kernel: kernel(), seconds, rate, largest: smallest, wrong, loss })
 }
 
 /// Whether a node's devices carried what the mode says: the packets went the way that the routes told.
