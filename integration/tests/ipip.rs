@@ -1,12 +1,12 @@
 //! IPIP by the real programs; where this kernel has none, each test runs in a machine whose kernel has.
 
 #[path = "encapsulation/bed.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
 mod bed;
 
 use anyhow::{Context, Result, ensure};
-use bed::{Bed, all_go_by, all_reach_all, felix_configuration, net, pods_in, state, without_loss};
+use bed::{Bed, all_go_by, all_reach_all, felix_configuration, net, pods_in, pool, state, without_loss};
 use integration::{Node, PATIENCE, machine, wait};
+use serde_json::Value;
 
 /// Packets a second between every two pods: one CPU in a machine carries them.
 const RATE: u32 = 20;
@@ -15,23 +15,35 @@ const RATE: u32 = 20;
 fn pods_reach_each_other_by_ipip_and_routes_stay_when_bgp_dies() -> Result<()> {
     machine::with_ipip(|| {
         let net = net()?;
-        let bed = Bed::new(&net)?;
-        bed.nodes[0].apply(&pods_in("Always", "Never"))?;
-        bed.daemons()?;
-        let pods = bed.pods()?;
-        all_go_by(&pods, "tunl0", "tunl0")?;
-        all_reach_all(&pods)?;
+        let bed = Bed::playing(&net, &pods_in("Always", "Never"))?;
+        let pods = bed.pods_by("tunl0", "tunl0")?;
         for to in &pods[1..] {
             pods[0].run("ping", &["-M", "do", "-c", "1", "-W", "1", "-s", "1452", &to.address()?.to_string()])?;
         }
         // felix owns the routes: nobody needs BGP for them.
         without_loss(&pods, RATE, || bed.nodes.iter().try_for_each(|node| node.kill("bgp-speaker")))?;
         all_go_by(&pods, "tunl0", "tunl0")?;
-        // Not even for a pod on a block that is claimed only now, on a node that starts only now.
-        bed.nodes[3].kill("felix")?;
-        bed.nodes[3].start_felix()?;
-        let more = bed.nodes[3].pod("later")?;
-        bed::reaches(&pods[0], more.address()?)
+        // Not even for a pod on a block that is claimed only now, of a new pool, on a node that starts only now.
+        let (from, last) = (&bed.nodes[0], &bed.nodes[3]);
+        last.kill("felix")?;
+        last.start_felix()?;
+        from.apply(&pool("late", "10.245.0.0/24", "ipipMode: Always, vxlanMode: Never"))?;
+        let of_pool = "sed -i 's/\"type\": \"calico-ipam\"/\"type\": \"calico-ipam\", \"ipv4_pools\": [\"late\"]/' /etc/cni/net.d/10-calico.conflist";
+        last.run("sh", &["-ec", of_pool])?;
+        let of_late = |node: &Node<'_>| -> Result<Vec<Value>> {
+            let of_late = |route: &Value| route["dst"].as_str().is_some_and(|to| to.starts_with("10.245.0."));
+            Ok(node.routes()?.into_iter().filter(of_late).collect())
+        };
+        ensure!(of_late(from)?.is_empty(), "nobody has claimed of the pool: {:?}", of_late(from)?);
+        let more = last.pod("later")?;
+        ensure!(more.address()?.to_string().starts_with("10.245.0."), "{}", more.address()?);
+        bed::reaches(&pods[0], more.address()?)?;
+        let routes = of_late(from)?;
+        ensure!(
+            routes.len() == 1 && routes[0]["dev"] == "tunl0" && routes[0]["protocol"] == "80",
+            "the route to the new block is felix': {routes:?}"
+        );
+        Ok(())
     })
 }
 
@@ -39,12 +51,8 @@ fn pods_reach_each_other_by_ipip_and_routes_stay_when_bgp_dies() -> Result<()> {
 fn ipip_across_subnets_only_leaves_packets_within_one_as_they_are() -> Result<()> {
     machine::with_ipip(|| {
         let net = net()?;
-        let bed = Bed::new(&net)?;
-        bed.nodes[0].apply(&pods_in("CrossSubnet", "Never"))?;
-        bed.daemons()?;
-        let pods = bed.pods()?;
-        all_go_by(&pods, "eth0", "tunl0")?;
-        all_reach_all(&pods)
+        let bed = Bed::playing(&net, &pods_in("CrossSubnet", "Never"))?;
+        bed.pods_by("eth0", "tunl0").map(drop)
     })
 }
 
@@ -71,12 +79,8 @@ fn started_again(node: &Node<'_>) -> Result<()> {
 fn the_routes_owner_changes_under_packets() -> Result<()> {
     machine::with_ipip(|| {
         let net = net()?;
-        let bed = Bed::new(&net)?;
-        bed.nodes[0].apply(&pods_in("Always", "Never"))?;
-        bed.daemons()?;
-        let pods = bed.pods()?;
-        all_go_by(&pods, "tunl0", "tunl0")?;
-        all_reach_all(&pods)?;
+        let bed = Bed::playing(&net, &pods_in("Always", "Never"))?;
+        let pods = bed.pods_by("tunl0", "tunl0")?;
         let configured = |felix: &str, bgp: &str| {
             let felix = felix_configuration(&format!("programClusterRoutes: {felix}"));
             let bgp = format!(
@@ -120,16 +124,23 @@ fn what_is_left_on_the_tunnel_of_others_goes_or_is_told() -> Result<()> {
             ip route add 10.244.255.0/26 via 10.0.0.99 dev tunl0 onlink proto 12";
         node.run("sh", &["-ec", leftovers])?;
         node.apply(&pods_in("Always", "Never"))?;
-        bed.daemons()?;
-        let pods = bed.pods()?;
-        all_go_by(&pods, "tunl0", "tunl0")?;
+        bed.felix(&[])?;
+        bed.nodes.iter().try_for_each(Node::start_speaker)?;
+        let pods = bed.pods_by("tunl0", "tunl0")?;
         wait::becomes(PATIENCE, "tunl0 has only its own address and MTU", || {
             let text = node.run("ip", &["addr", "show", "tunl0"])?;
-            let gone = !text.contains("10.99.0.1") && !text.contains("10.99.1.1");
-            // Else it is told whose it may be and what to do.
-            let told = node.calicoctl(&["node", "status"])?.contains("tunl0: ");
-            ensure!(gone || told, "{text}");
-            Ok(text.contains("mtu 1480"))
+            Ok(text.contains("mtu 1480") && !text.contains("10.99."))
+        })
+        .with_context(|| state(node))?;
+        // Whoever set them may set them again: both are told.
+        let mut status = String::new();
+        wait::becomes(PATIENCE, "the addresses that were removed are told", || {
+            status = node.calicoctl(&["node", "status"])?;
+            Ok(status.contains("10.99.0.1/32") && status.contains("10.99.1.1/24"))
+        })
+        .with_context(|| status.clone())?;
+        wait::becomes(PATIENCE, "the route that was left is gone", || {
+            Ok(node.routes()?.iter().all(|route| route["dst"] != "10.244.255.0/26"))
         })
         .with_context(|| state(node))?;
         all_reach_all(&pods)

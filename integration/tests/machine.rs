@@ -43,7 +43,7 @@ fn processes(folder: &Path) -> Result<Vec<PathBuf>> {
 
 #[test]
 fn a_machine_that_takes_too_long_is_stopped_with_all_its_processes() -> Result<()> {
-    let machine = Machine { memory: SMALL, limit: Duration::from_secs(3), ..Machine::default() };
+    let machine = Machine { memory: SMALL, limit: Duration::from_secs(3) };
     let shared = Shared::new()?;
     let error = machine.run(&shared, &["sleep".into(), "1000".into()], &mut Vec::new()).expect_err("it has 3 s");
     ensure!(format!("{error:#}").contains("not finished after 3 s"), "{error:#}");

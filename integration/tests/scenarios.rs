@@ -1,7 +1,9 @@
 //! The lab's scenarios beyond the main job, with every program real: they end as a person would want to see them end.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
-use integration::lab::{Lab, Options, Progress, Racks, reflectors};
+use integration::lab::{Lab, Mode, ModesOptions, Options, Progress, Racks, modes, reflectors};
 use integration::{Net, StoreKind};
 
 fn mesh_becomes_reflectors(store: StoreKind) -> Result<()> {
@@ -52,4 +54,40 @@ fn the_racks_routers_hold_exactly_what_the_resources_say_on_sqlite() -> Result<(
 #[test]
 fn the_racks_routers_hold_exactly_what_the_resources_say_on_kubernetes() -> Result<()> {
     racks_routers_hold_what_the_resources_say(StoreKind::Kubernetes)
+}
+
+#[test]
+fn changes_of_mode_lose_no_packet() -> Result<()> {
+    // Those with IPIP, and all at a high rate, are for `cargo xtask lab`.
+    let modes_played = vec![Mode::Never, Mode::Vxlan, Mode::VxlanCrosssubnet];
+    let options =
+        ModesOptions { modes: modes_played, rate: 50, nodes: 4, sequence: false, only_ipip: false, report: None };
+    let report = modes(&options, &mut Progress::quiet(), &|_| ())?;
+    ensure!(report.good(), "{report}");
+    ensure!(report.switches.len() == 6 && report.baselines.len() == 1, "{report}");
+    let largest =
+        |to: Mode| report.switches.iter().filter(move |switch| switch.to == to).map(|switch| switch.outcome.largest);
+    ensure!(largest(Mode::Never).all(|octets| octets == Some(1500)), "pods that began without: {report}");
+    ensure!(largest(Mode::Vxlan).all(|octets| octets == Some(1450)), "{report}");
+    Ok(())
+}
+
+#[test]
+fn the_lab_refuses_an_option_that_it_would_not_heed() -> Result<()> {
+    let modes = ["--scenario", "modes"];
+    for words in [
+        [&modes[..], &["--keep"]].concat(),
+        [&modes[..], &["--datastore", "etcd"]].concat(),
+        [&modes[..], &["--pods", "2"]].concat(),
+        vec!["--modes", "never,vxlan"],
+        vec!["--rate", "10"],
+        vec!["--no-sequence"],
+        vec!["--modes", "never", "--no-sequence", "--scenario", "modes"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_lab")).args(&words).output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        let named = error.contains(words[0]) || words[0] == "--modes" && error.contains("nothing to play");
+        ensure!(!output.status.success() && named && !error.contains(" … "), "{words:?}: {error}");
+    }
+    Ok(())
 }
