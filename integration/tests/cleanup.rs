@@ -157,6 +157,8 @@ fn what_flannel_left_goes_when_asked_for_and_nothing_else_does() -> Result<()> {
     let before = things(&node)?;
     let leftovers = "ip link add flannel.1 type vxlan id 1 dstport 8472 dev eth0 nolearning; ip addr add 10.243.1.0/32 dev flannel.1; ip link set flannel.1 up
         ip link add flannel-v6.1 type vxlan id 2 dstport 8472 dev eth0; ip link set flannel-v6.1 up
+        ip link add flannel.4096 type vxlan id 4096 dstport 8472 dev eth0
+        nft add table ip flannel-ipv4; nft add table ip nat; nft add chain ip nat FLANNEL-POSTRTG; nft add chain ip nat OTHER
         ip route add 10.243.2.0/24 via 10.243.2.0 dev flannel.1 onlink
         ip link add cni0 type bridge; ip addr add 10.243.1.1/24 dev cni0; ip link set cni0 up
         ip link add vethflannel type veth peer name far; ip link set vethflannel master cni0
@@ -175,6 +177,9 @@ fn what_flannel_left_goes_when_asked_for_and_nothing_else_does() -> Result<()> {
         "removed route 10.243.3.0/24 via 10.0.0.78",
         "removed device flannel.1",
         "removed device flannel-v6.1",
+        "removed device flannel.4096",
+        "removed nftables table ip flannel-ipv4",
+        "left chain FLANNEL-POSTRTG of table ip nat: flanneld set it by iptables",
         "removed device cni0",
         "removed /run/flannel/subnet.env",
         "removed /etc/cni/net.d/10-flannel.conflist",
@@ -182,7 +187,8 @@ fn what_flannel_left_goes_when_asked_for_and_nothing_else_does() -> Result<()> {
     ] {
         ensure!(text.contains(words), "{words:?} is not in:\n{text}");
     }
-    node.run("sh", &["-ec", "ip link del vethflannel; [ ! -e /run/flannel ]"])?;
+    ensure!(!text.contains("OTHER"), "{text}");
+    node.run("sh", &["-ec", "ip link del vethflannel; [ ! -e /run/flannel ]; nft delete table ip nat"])?;
     let after = things(&node)?;
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     ensure!(cleanup(&node, &["--flannel"])? == "nothing of flannel is left on this node\n");
