@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::build::{self, Profile};
 use crate::setup::{self, Purpose};
-use crate::shell::{cargo, privileged, run, say, target};
+use crate::shell::{cargo, option, privileged, run, say, target};
 
 /// Builds, then measures.
 pub(crate) fn all(name: Option<&str>, arguments: &[String]) -> Result<()> {
@@ -14,10 +14,17 @@ pub(crate) fn all(name: Option<&str>, arguments: &[String]) -> Result<()> {
             name.unwrap_or_default()
         );
     }
-    setup::install_with(Purpose::Lab, &["user-mode-linux", "kmod"])?;
+    let store = option(arguments, "--store").filter(|store| *store != "sqlite");
+    let purpose = if store.is_some() { Purpose::Servers } else { Purpose::Lab };
+    // Another kernel, for what IPIP costs where this one has none.
+    let machine: &[&str] = if name.is_none_or(|name| name == "dataplane") { &["user-mode-linux", "kmod"] } else { &[] };
+    setup::install_with(purpose, machine)?;
     if name != Some("functions") {
         say("building in release");
         build::programs(Profile::Release)?;
+    }
+    if store == Some("kubernetes") {
+        run(std::process::Command::new(target().join("release/lab-servers")).arg("build"))?;
     }
     for bench in ["cni", "idle", "dataplane", "felix-scale"] {
         if name.is_none_or(|name| name == bench) {

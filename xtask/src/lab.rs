@@ -5,26 +5,21 @@ use anyhow::Result;
 use crate::build::{self, Profile};
 use crate::image;
 use crate::setup::{self, Purpose};
-use crate::shell::{cargo, privileged, run, say, target};
+use crate::shell::{cargo, option, privileged, run, say, target};
 
 /// What the scenario `modes` needs besides: a router, and a kernel with ipip.
 const MODES: &[&str] = &["bird2", "user-mode-linux", "kmod"];
 
 /// Installs and builds what is missing, then plays.
 pub(crate) fn play(arguments: &[String]) -> Result<()> {
-    let value = |option: &str| {
-        let at = arguments.iter().position(|word| word.starts_with(option))?;
-        arguments.get(at)?.split_once('=').map(|(_, value)| value).or(arguments.get(at + 1).map(String::as_str))
-    };
     if arguments.iter().any(|word| word == "--cluster") {
         return cluster(arguments);
     }
-    let server = value("--datastore").filter(|store| *store != "sqlite");
+    // Changes of mode are played on SQLite; any other store is refused by the lab itself.
+    let modes = option(arguments, "--scenario") == Some("modes");
+    let server = option(arguments, "--datastore").filter(|store| *store != "sqlite" && !modes);
     let purpose = if server.is_some() { Purpose::Servers } else { Purpose::Lab };
-    match value("--scenario") {
-        Some("modes") => setup::install_with(purpose, MODES)?,
-        _ => setup::install(purpose)?,
-    }
+    setup::install_with(purpose, if modes { MODES } else { &[] })?;
     say("building in release");
     build::programs(Profile::Release)?;
     let programs = target().join("release");

@@ -54,7 +54,11 @@ const PACKAGES: &[(Purpose, &str, &str)] = &[
     (Purpose::Everything, "gobgpd", "a BGP peer: what other pod networks run"),
     (Purpose::Everything, "openbgpd", "a BGP peer: what Internet exchanges run"),
     (Purpose::Everything, "strace", "kills programs at every step they take"),
-    (Purpose::Everything, "user-mode-linux", "a kernel that has ipip, for hosts whose kernel has not (and no packet rules)"),
+    (
+        Purpose::Everything,
+        "user-mode-linux",
+        "a kernel that has ipip, for hosts whose kernel has not (and no packet rules)",
+    ),
 ];
 
 /// Rust's name for a program that runs anywhere: the plugins are such.

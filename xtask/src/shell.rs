@@ -60,6 +60,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The value of an option among arguments that are handed on, in either of its two forms.
+pub(crate) fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let mut rest = arguments.iter();
+    let word = rest.find(|word| word.strip_prefix(name).is_some_and(|end| end.is_empty() || end.starts_with('=')))?;
+    word.split_once('=').map(|(_, value)| value).or_else(|| rest.next().map(String::as_str))
+}
+
 /// Says what is being done.
 pub(crate) fn say(what: &str) {
     eprintln!("» {what}");
@@ -68,4 +75,18 @@ pub(crate) fn say(what: &str) {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_options_value_is_found_in_both_forms_and_no_other_option_is_taken_for_it() {
+        let arguments = ["--stored", "x", "--store=etcd", "--modes", "never"].map(str::to_owned);
+        assert_eq!(option(&arguments, "--store"), Some("etcd"));
+        assert_eq!(option(&arguments, "--modes"), Some("never"));
+        assert_eq!(option(&arguments, "--mode"), None);
+        assert_eq!(option(&arguments[..4], "--modes"), None);
+    }
 }
