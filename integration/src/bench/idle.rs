@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use calico_api::Owner;
@@ -20,6 +21,8 @@ pub struct IdlePlan {
     pub pods: u16,
     /// Routes that the first node learns by BGP from the last, beside those to the nodes' own blocks.
     pub routes: u32,
+    /// How long nothing happens before it is looked, in seconds.
+    pub rest: u32,
 }
 
 /// Pods on each of the other nodes, and on the first before the rest of its own.
@@ -51,6 +54,11 @@ pub fn idle(plan: IdlePlan) -> Result<String> {
     progress.step(&format!("{} more blocks of {}", plan.routes, last.name()), || {
         learn(&net, last, plan.routes)?;
         routed(first, usize::try_from(plan.routes)? + nodes.len() - 1)
+    })?;
+    // What the programs ran through for all this alone is given back within a minute.
+    progress.step(&format!("{} s of rest", plan.rest), || {
+        std::thread::sleep(Duration::from_secs(plan.rest.into()));
+        Ok(())
     })?;
     let mut text = format!("\n{:<10} {:<12} {:>9} {:>12} {:>9}\n", "node", "program", "PSS kB", "private kB", "RSS kB");
     let mut weights = Vec::new();
