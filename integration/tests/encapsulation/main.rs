@@ -78,8 +78,13 @@ fn pods_with_ipv6_addresses_reach_each_other_by_vxlan() -> Result<()> {
     })
     .map_err(|error| error.context(state(&nodes[0])))?;
     // Through the tunnel of its own family, with the largest packet that fits there.
-    let way = nodes[0].run("ip", &["-6", "-o", "route", "get", &b])?;
-    ensure!(way.contains("dev vxlan-v6.calico"), "{way}");
+    // Until the other node says that it takes such packets, it is reached over the link.
+    for (node, there) in [(&nodes[0], &b), (&nodes[1], &a)] {
+        wait::becomes(PATIENCE, &format!("{} reaches {there} by vxlan-v6.calico", node.name()), || {
+            Ok(node.run("ip", &["-6", "-o", "route", "get", there])?.contains("dev vxlan-v6.calico"))
+        })
+        .map_err(|error| error.context(state(node)))?;
+    }
     pods[1].run("ping", &["-6", "-M", "do", "-c", "1", "-W", "1", "-s", &(1430 - 48).to_string(), &a])?;
     Ok(())
 }
