@@ -2,6 +2,7 @@
 //!
 //! There may be sixty thousand of them, so only those are looked at that changed, or whose way did.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -48,6 +49,12 @@ pub(crate) enum Place {
 #[derive(Debug, Default)]
 pub(crate) struct Remotes {
     wanted: BTreeMap<IpNet, Remote>,
+    /// The far ends of IPv6 tunnels, each as a destination, and how many others lead to it.
+    ///
+    /// The kernel takes a gateway in IPv6 only if what it knows of that address leads through the same interface, `onlink` or
+    /// not (`ip6_route_check_nh_onlink`). A far end's address lies in the block that is to be reached by it, whose route leads
+    /// elsewhere until then: so each has a route of its own, written before, as those without gateway are.
+    far_ends: BTreeMap<IpNet, u32>,
     ways: Ways,
     dirty: BTreeSet<IpNet>,
 }
@@ -56,16 +63,34 @@ impl Remotes {
     /// Takes what is wanted at a destination.
     pub(crate) fn change(&mut self, destination: IpNet, wanted: Option<Remote>) {
         let destination = destination.trunc();
-        match wanted {
+        let far_end = wanted.as_ref().and_then(far_end);
+        let before = match wanted {
             Some(remote) => self.wanted.insert(destination, remote),
             None => self.wanted.remove(&destination),
         };
         self.dirty.insert(destination);
+        let before = before.as_ref().and_then(self::far_end);
+        if before == far_end {
+            return;
+        }
+        if let Some(far_end) = far_end {
+            *self.far_ends.entry(far_end).or_default() += 1;
+            self.dirty.insert(far_end);
+        }
+        if let Some(before) = before
+            && let Entry::Occupied(mut count) = self.far_ends.entry(before)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+                self.dirty.insert(before);
+            }
+        }
     }
 
     /// Looks at a destination again.
     pub(crate) fn touch(&mut self, destination: IpNet) {
-        if self.wanted.contains_key(&destination) {
+        if self.wanted.contains_key(&destination) || self.far_ends.contains_key(&destination) {
             self.dirty.insert(destination);
         }
     }
@@ -99,6 +124,7 @@ impl Remotes {
             }
         };
         self.dirty.extend(self.wanted.iter().filter(concerned).map(|(destination, _)| *destination));
+        self.dirty.extend(self.far_ends.keys().filter(|_| vxlan_v6));
     }
 
     /// Where something changed since the last call.
@@ -108,7 +134,8 @@ impl Remotes {
 
     /// What is to be done at a destination.
     pub(crate) fn place(&self, destination: IpNet, settings: &Settings) -> Place {
-        match self.wanted.get(&destination) {
+        let implied = || self.far_ends.contains_key(&destination).then_some(&Remote::By(Path::VxlanLink));
+        match self.wanted.get(&destination).or_else(implied) {
             None => Place::Empty,
             // A path that cannot be provided yet is not ready: the old one stays.
             Some(Remote::By(path)) => {
@@ -116,6 +143,14 @@ impl Remotes {
             }
             Some(Remote::Leave) => Place::Leave,
         }
+    }
+}
+
+/// The far end that an IPv6 destination is reached by.
+fn far_end(remote: &Remote) -> Option<IpNet> {
+    match remote {
+        Remote::By(Path::Vxlan { gateway }) if gateway.is_ipv6() => Some(IpNet::from(*gateway)),
+        _ => None,
     }
 }
 
@@ -193,5 +228,30 @@ mod tests {
         remotes.change(a, None);
         remotes.touch(a);
         assert_eq!(drained(&mut remotes), [(a, Place::Empty)]);
+    }
+    #[test]
+    fn a_far_end_in_ipv6_has_a_route_of_its_own_as_long_as_any_destination_is_reached_by_it() {
+        let places = |remotes: &mut Remotes| {
+            let all = remotes.drain().into_iter();
+            all.map(|to| (to, remotes.place(to, &Settings::default()))).collect::<Vec<_>>()
+        };
+        let vxlan_v6 = Some(Way { index: 4, mtu: 1430 });
+        let mut remotes = Remotes { ways: Ways { vxlan_v6, ..Ways::default() }, ..Remotes::default() };
+        let [a, b, far]: [IpNet; 3] =
+            ["fd00:1::/122", "fd00:2::/122", "fd00:1::/128"].map(|text| text.parse().unwrap());
+        let by = Some(Remote::By(Path::Vxlan { gateway: far.addr() }));
+        let link = Route::unicast(far, [NextHop::dev(4)], PROTOCOL).with_metric(1024).with_mtu(1430);
+        remotes.change(a, by);
+        assert_eq!(places(&mut remotes)[1], (far, Place::Want(Box::new(link))));
+        remotes.change(b, by);
+        remotes.change(a, by);
+        remotes.drain();
+        remotes.change(a, Some(Remote::Leave));
+        assert_eq!(places(&mut remotes), [(a, Place::Leave)]);
+        remotes.change(b, None);
+        assert_eq!(places(&mut remotes), [(far, Place::Empty), (b, Place::Empty)]);
+        // In IPv4 the kernel does not ask.
+        remotes.change(a, Some(Remote::By(Path::Vxlan { gateway: [192, 0, 2, 1].into() })));
+        assert_eq!(places(&mut remotes).len(), 1);
     }
 }
