@@ -202,7 +202,7 @@ pub(crate) struct NodeCleanup {
     /// Only what is in the kernel.
     #[arg(long)]
     pub(crate) keep_files: bool,
-    /// What flannel left, instead of what is ours: flannel.<VNI>, flannel-v6.<VNI>, cni0, routes through them, its files.
+    /// What flannel left, instead of what is ours: flannel.VNI, flannel-v6.VNI, cni0, routes through them, its files.
     #[arg(long)]
     pub(crate) flannel: bool,
     /// Even if felix or bgp-speaker (with --flannel: flanneld) run: what they put back will stay.
