@@ -26,6 +26,10 @@ use crate::known::Known;
 use crate::state::State;
 use crate::told::{Told, owner_alone};
 
+/// How many of the resources that cannot be read are named to the operator; where all of a kind cannot be, that may be tens
+/// of thousands, and all are told at each that comes.
+const NAMED: usize = 100;
+
 /// Pools as they are in force, by key; cheap to hand on.
 pub(crate) type Pools = Arc<BTreeMap<Key, IPPool>>;
 
@@ -228,7 +232,13 @@ impl Feed {
         };
         let pools = self.pools.borrow();
         let refused = pools.values().filter_map(|pool| refused(pool, self.forbidden));
-        self.findings.tell(Source::Datastore, self.faults.iter().map(finding).chain(refused).collect());
+        let more = self.faults.len().saturating_sub(NAMED);
+        let more = (more > 0).then(|| Finding {
+            object: "datastore".to_owned(),
+            text: format!("{more} more resources cannot be read; the log names each of them, correct them"),
+        });
+        let faults = self.faults.iter().take(NAMED).map(finding);
+        self.findings.tell(Source::Datastore, faults.chain(more).chain(refused).collect());
     }
 
     fn change_pools(&self, change: impl FnOnce(&mut BTreeMap<Key, IPPool>)) {
