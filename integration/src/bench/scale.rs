@@ -172,6 +172,7 @@ impl Model {
                 let text =
                     text.replace(&format!("{}-{}", self.name, dashed(&new)), &format!("{name}-{}", dashed(&new)));
                 let text = text.replace(&format!("host:{}\"", self.name), &format!("host:{name}\""));
+                let text = text.replace(&format!("host:{}/", self.name), &format!("host:{name}/"));
                 text.replace(&format!("\"node\":\"{}\"", self.name), &format!("\"node\":\"{name}\""))
             };
             insert(store, kind, &[change(key), change(value)])?;
