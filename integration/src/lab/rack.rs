@@ -197,7 +197,7 @@ impl<'net> Racks<'net> {
             self.nodes.iter().try_for_each(|node| node.ready("felix", 9099))
         })?;
         let applied = progress.step("calicoctl apply: peers by label, a filter each way, a Service", || {
-            let mut resources = self.resources()?;
+            let mut resources = self.resources();
             resources.extend(service(first));
             apply(first, &resources)?;
             Ok(resources)
@@ -240,7 +240,7 @@ impl<'net> Racks<'net> {
         Ok((report, pods))
     }
 
-    fn resources(&self) -> Result<Vec<Value>> {
+    fn resources(&self) -> Vec<Value> {
         let range = |cidr: &str| json!([{"cidr": cidr}]);
         let configuration = json!({
             "nodeToNodeMeshEnabled": false,
@@ -270,9 +270,9 @@ impl<'net> Racks<'net> {
         }
         for node in &self.nodes {
             let number = self.rack_of(node).number.to_string();
-            resources.push(node_with(node, &[("rack", &number)], &Value::Null)?);
+            resources.push(node_with(node, &[("rack", &number)], &Value::Null));
         }
-        Ok(resources)
+        resources
     }
 
     /// Waits until both routers hold what they should with the Service's endpoint on `serving`; what they hold in the end.

@@ -91,7 +91,7 @@ pub fn reflectors(nodes: &[Node<'_>], lab: &Lab<'_>, progress: &mut Progress) ->
         let peers = json!({"nodeSelector": "all()", "peerSelector": "route-reflector == 'true'"});
         let mut resources = vec![resource("BGPPeer", "peer-with-route-reflectors", peers)];
         for node in reflectors {
-            resources.push(node_with(node, &label, &json!({"routeReflectorClusterID": CLUSTER}))?);
+            resources.push(node_with(node, &label, &json!({"routeReflectorClusterID": CLUSTER})));
         }
         let off = json!({"nodeToNodeMeshEnabled": false, "asNumber": 64512});
         resources.push(resource("BGPConfiguration", "default", off));

@@ -120,7 +120,7 @@ pub(super) fn peer_with_router(nodes: &[&Node<'_>]) -> Result<()> {
     }
     for node in nodes {
         let subnet = if is_behind(node) { "second" } else { "first" };
-        resources.push(node_with(node, &[("subnet", subnet)], &Value::Null)?);
+        resources.push(node_with(node, &[("subnet", subnet)], &Value::Null));
     }
     apply(first, &resources)
 }

@@ -108,7 +108,7 @@ fn reflect(nodes: &[Node<'_>]) -> Result<()> {
     let peers = json!({"nodeSelector": "all()", "peerSelector": "route-reflector == 'true'"});
     let mut resources = vec![resource("BGPPeer", "peer-with-route-reflectors", peers)];
     for node in nodes.iter().rev().take(REFLECTORS) {
-        resources.push(node_with(node, &label, &json!({"routeReflectorClusterID": "244.0.0.1"}))?);
+        resources.push(node_with(node, &label, &json!({"routeReflectorClusterID": "244.0.0.1"})));
     }
     let off = json!({"nodeToNodeMeshEnabled": false, "asNumber": 64512});
     resources.push(resource("BGPConfiguration", "default", off));
