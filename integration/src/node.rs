@@ -121,7 +121,8 @@ impl<'net> Node<'net> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        child.stdin.take().context("its input was to be written")?.write_all(resources.as_bytes())?;
+        // Of one that ends before it has read, the output says why.
+        let _ = child.stdin.take().context("its input was to be written")?.write_all(resources.as_bytes());
         let output = child.wait_with_output()?;
         if !output.status.success() {
             bail!("calicoctl apply on {}: {}", self.name, String::from_utf8_lossy(&output.stderr));

@@ -161,7 +161,8 @@ fn fed(mut command: std::process::Command, arguments: &[&str], input: &str) -> R
     use std::io::Write as _;
     let mut child =
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    child.stdin.take().context("its input was to be written")?.write_all(input.as_bytes())?;
+    // Of one that ends before it has read, the output says why.
+    let _ = child.stdin.take().context("its input was to be written")?.write_all(input.as_bytes());
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)

@@ -52,7 +52,8 @@ impl<'a> Sandbox<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        child.stdin.take().context("its input was to be written")?.write_all(netconf.to_string().as_bytes())?;
+        // Of one that ends before it has read, the output says why.
+        let _ = child.stdin.take().context("its input was to be written")?.write_all(netconf.to_string().as_bytes());
         let output = child.wait_with_output()?;
         let told = match output.stdout.trim_ascii() {
             [] if output.status.success() => Value::Null,

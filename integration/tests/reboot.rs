@@ -29,7 +29,8 @@ fn del(node: &Node<'_>, container: &str, pod: &str) -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    child.stdin.take().context("its input was to be written")?.write_all(netconf.to_string().as_bytes())?;
+    // Of one that ends before it has read, the output says why.
+    let _ = child.stdin.take().context("its input was to be written")?.write_all(netconf.to_string().as_bytes());
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "DEL of {pod}: {}", String::from_utf8_lossy(&output.stdout));
     Ok(())

@@ -264,7 +264,8 @@ impl Cluster {
         let mut command = self.command(&self.kubectl);
         command.arg("--kubeconfig").arg(kubeconfig()).args(["apply", "--filename=-"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        child.stdin.take().context("its input was to be written")?.write_all(documents.as_bytes())?;
+        // Of one that ends before it has read, the output says why.
+        let _ = child.stdin.take().context("its input was to be written")?.write_all(documents.as_bytes());
         let output = child.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {

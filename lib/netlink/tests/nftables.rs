@@ -19,7 +19,8 @@ fn inside<T: Send>(work: impl FnOnce(&mut Socket) -> T + Send) -> T {
 #[track_caller]
 fn nft(script: &str) -> String {
     let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    // Of one that ends before it has read, the output says why.
+    let _ = child.stdin.take().unwrap().write_all(script.as_bytes());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "nft: {script}");
     String::from_utf8(output.stdout).unwrap()
