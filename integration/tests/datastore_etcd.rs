@@ -7,6 +7,7 @@ use calico_api::{Key, Kind};
 use calico_datastore::etcd::Etcd as EtcdStore;
 use calico_datastore::{Error, EtcdConfig, Filter, Pem, Store};
 use etcd_client::{Client, CompactionOptions, PutOptions};
+use futures::StreamExt as _;
 use integration::conformance::{Subject, sample};
 use integration::servers::etcd::{Certificates, Etcd};
 
@@ -118,8 +119,25 @@ async fn a_listing_of_several_pages_is_complete() {
     for number in 0..2100 {
         raw.put(format!("/calico/ipam/v2/handle/h{number}"), r#"{"block":{}}"#, None).await.unwrap();
     }
-    let listing = server.store.backend().list(Kind::IPAMHandle, &Filter::All).await.unwrap();
+    let backend = server.store.backend();
+    let listing = backend.list(Kind::IPAMHandle, &Filter::All).await.unwrap();
     assert_eq!((listing.entries.len(), listing.faults.len()), (2100, 0));
+    let mut parts = backend.parts(Kind::IPAMHandle, &Filter::All).await.unwrap();
+    let mut entries = parts.next().await.unwrap().unwrap().entries;
+    assert_eq!(entries.len(), 1000);
+    raw.delete("/calico/ipam/v2/handle/h999", None).await.unwrap();
+    while let Some(part) = parts.next().await {
+        entries.extend(part.unwrap().entries);
+    }
+    assert_eq!(entries, listing.entries, "as it was when it began");
+
+    // If etcd forgets in between, it is to begin anew.
+    let mut parts = backend.parts(Kind::IPAMHandle, &Filter::All).await.unwrap();
+    let begun = parts.next().await.unwrap().unwrap().revision;
+    let newest = raw.put("/elsewhere", "", None).await.unwrap().header().unwrap().revision();
+    raw.compact(newest, None).await.unwrap();
+    assert!(matches!(parts.next().await, Some(Err(Error::Compacted(at))) if at == begun.0));
+    assert!(parts.next().await.is_none());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod bed;
 
 use anyhow::{Context, Result, ensure};
 use bed::{Bed, all_go_by, all_reach_all, felix_configuration, net, pods_in, pool, state, without_loss};
-use integration::{Node, PATIENCE, machine, wait};
+use integration::{Node, PATIENCE, Pod, machine, wait};
 use serde_json::Value;
 
 /// Packets a second between every two pods: one CPU in a machine carries them.
@@ -35,7 +35,8 @@ fn pods_reach_each_other_by_ipip_and_routes_stay_when_bgp_dies() -> Result<()> {
             Ok(node.routes()?.into_iter().filter(of_late).collect())
         };
         ensure!(of_late(from)?.is_empty(), "nobody has claimed of the pool: {:?}", of_late(from)?);
-        let more = last.pod("later")?;
+        let more = Pod::sandbox(last, "later")?;
+        wait::becomes(PATIENCE, "felix has heard of the pool", || Ok(more.add().is_ok()))?;
         ensure!(more.address()?.to_string().starts_with("10.245.0."), "{}", more.address()?);
         bed::reaches(&pods[0], more.address()?)?;
         let routes = of_late(from)?;

@@ -179,6 +179,10 @@ fn felix_started_again_changes_nothing_and_serves_the_next_pod() -> Result<()> {
             if length != seen.0 {
                 seen = (length, Instant::now());
             }
+            // An address in IPv6 is announced once more when the kernel has seen that nobody else has it.
+            if !node.run("ip", &["-6", "address", "show", "tentative"])?.is_empty() {
+                seen.1 = Instant::now();
+            }
             Ok(seen.1.elapsed() > Duration::from_secs(2))
         })?;
         let (before, quiet) = (look()?, seen.0);

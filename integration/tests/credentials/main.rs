@@ -149,8 +149,13 @@ fn a_server_that_fails_or_cannot_be_trusted_is_waited_for_and_the_cause_is_told(
     ];
     for (mode, words) in cases {
         proxy.set(mode);
-        let text = refused(&pod)?;
-        ensure!(text.contains(words), "{words:?} is not in: {text}");
+        // The first may only see that its connection is cut.
+        let mut text = String::new();
+        wait::becomes(PATIENCE, "the cause is told", || {
+            text = refused(&pod)?;
+            Ok(text.contains(words))
+        })
+        .with_context(|| format!("{words:?} is not in: {text}"))?;
         node.check()?;
         if words.contains("authority") {
             break;

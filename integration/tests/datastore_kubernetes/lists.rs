@@ -67,6 +67,9 @@ async fn a_list_of_more_than_one_page_is_whole() {
     let mut found: Vec<_> = list.items.iter().map(|item| item.spec.handle_id.clone()).collect();
     found.sort();
     assert_eq!(found, many.iter().map(|handle| handle.spec.handle_id.clone()).collect::<Vec<_>>());
+    let parts = store.backend().parts(Kind::IPAMHandle, &Filter::All).await.unwrap();
+    let parts: Vec<_> = parts.map(Result::unwrap).collect().await;
+    assert_eq!(parts.iter().map(|part| part.entries.len()).collect::<Vec<_>>(), [500, 20]);
     let error = store.backend().watch(Kind::IPAMHandle, &Filter::All, &list.revision).await.err().expect("an error");
     assert!(matches!(error, Error::NotSupported { .. }), "{error}");
     server.request("DELETE", &path(Group::Native, "ipamhandles", ""), &Value::Null).unwrap();

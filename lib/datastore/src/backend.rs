@@ -6,7 +6,7 @@ use std::fmt;
 use async_trait::async_trait;
 use calico_api::{Key, Kind, Owner};
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use serde_json::Value;
 
 use crate::{Error, Result};
@@ -206,6 +206,10 @@ pub struct Listing {
     pub revision: Revision,
 }
 
+/// One listing in parts, so that of a large one nobody needs to hold more than a part; the last has the revision of them all.
+/// After an error nothing follows, and the listing is to begin anew.
+pub type Parts = BoxStream<'static, Result<Listing>>;
+
 /// One step of a watch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
@@ -249,6 +253,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// All values of a kind that the filter lets through, at one revision.
     async fn list(&self, kind: Kind, filter: &Filter) -> Result<Listing>;
+
+    /// The same in parts, of which there is at least one; a store that reads large listings piece by piece passes them on so.
+    ///
+    /// # Errors
+    /// As [`Self::list`], here or as an item.
+    async fn parts(&self, kind: Kind, filter: &Filter) -> Result<Parts> {
+        let whole = self.list(kind, filter).await?;
+        Ok(stream::iter([Ok(whole)]).boxed())
+    }
 
     /// Stores a value where there is none.
     ///

@@ -19,7 +19,7 @@ mod value;
 pub mod watch;
 
 pub use backend::{
-    Backend, COMMIT_LIMIT, Change, Changes, Entry, Fault, Filter, Listing, NodeCondition, Revision, Write,
+    Backend, COMMIT_LIMIT, Change, Changes, Entry, Fault, Filter, Listing, NodeCondition, Parts, Revision, Write,
 };
 pub use config::{Config, ConfigError, EtcdConfig, KubernetesConfig, Pem, connect, connect_core};
 pub use error::Error;

@@ -68,6 +68,23 @@ impl<'a, 'net> ByHand<'a, 'net> {
         Ok(Self { nodes })
     }
 
+    /// Builds it on nodes that track connections, but not those of the tunnel's outer packets, which ours do not track either.
+    ///
+    /// # Errors
+    /// If `ip` or `nft` fails.
+    pub(super) fn tracking(nodes: [&'a Node<'net>; 2], mode: Mode) -> Result<Self> {
+        let hand = Self::new(nodes, mode)?;
+        for node in nodes {
+            let rules = "table ip hand {
+                chain received { type filter hook prerouting priority raw; udp dport 4789 notrack; ip protocol 4 notrack; }
+                chain sent { type filter hook output priority raw; udp dport 4789 notrack; ip protocol 4 notrack; }
+                chain forward { type filter hook forward priority filter; ct state invalid drop; }
+            }";
+            node.run("nft", &[rules])?;
+        }
+        Ok(hand)
+    }
+
     /// The pod of a node.
     ///
     /// # Errors

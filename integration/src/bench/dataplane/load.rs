@@ -43,18 +43,20 @@ impl Load {
     }
 }
 
-/// Two paths that were loaded in turns.
+/// Paths that were loaded in turns.
 #[derive(Debug, Default)]
-pub(super) struct Pairs {
+pub(super) struct Turns {
     pub(super) ours: Vec<Load>,
     pub(super) by_hand: Vec<Load>,
+    /// By hand as well, on nodes that track connections as kube-proxy has them do; where that is another path.
+    pub(super) tracked: Vec<Load>,
 }
 
-impl Pairs {
-    /// The middle of how ours compares with the other that was measured just before or after it. What else the machine does
-    /// changes from one pair to the next by far more than the paths differ.
-    pub(super) fn ratio(&self) -> Load {
-        let ratios: Vec<Load> = self.ours.iter().zip(&self.by_hand).map(|(ours, hand)| ours.over(*hand)).collect();
+impl Turns {
+    /// The middle of how ours compares with another that was measured just before or after it; not a number without any.
+    /// What else the machine does changes from one turn to the next by far more than the paths differ.
+    pub(super) fn ratio(&self, to: &[Load]) -> Load {
+        let ratios: Vec<Load> = self.ours.iter().zip(to).map(|(ours, other)| ours.over(*other)).collect();
         Load::median(&ratios)
     }
 }
@@ -169,9 +171,11 @@ mod tests {
     #[test]
     fn the_ratio_is_of_pairs_and_not_of_a_slow_hour_to_a_quick_one() {
         let load = |packets| Load { packets, gigabits: 1.0 };
-        let pairs = Pairs { ours: [10.0, 98.0, 51.0].map(load).into(), by_hand: [10.0, 100.0, 50.0].map(load).into() };
-        assert!((pairs.ratio().packets - 1.0).abs() < 1e-9);
-        assert!((Load::median(&pairs.ours).packets - 51.0).abs() < 1e-9);
+        let (ours, by_hand) = ([10.0, 98.0, 51.0].map(load).into(), [10.0, 100.0, 50.0].map(load).into());
+        let turns = Turns { ours, by_hand, tracked: Vec::new() };
+        assert!((turns.ratio(&turns.by_hand).packets - 1.0).abs() < 1e-9);
+        assert!((Load::median(&turns.ours).packets - 51.0).abs() < 1e-9);
+        assert!(turns.ratio(&turns.tracked).packets.is_nan());
     }
 
     #[test]

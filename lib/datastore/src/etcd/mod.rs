@@ -16,11 +16,15 @@ use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse,
     TxnResponse,
 };
+use futures::StreamExt as _;
+use futures::stream;
 use serde_json::Value;
 
 use self::connect::{PATIENCE, explain, is_compacted, refused, silent};
 use self::key::Place;
-use crate::{Backend, Changes, Entry, Error, EtcdConfig, Fault, Filter, Listing, Result, Revision, Write, value};
+use crate::{
+    Backend, Changes, Entry, Error, EtcdConfig, Fault, Filter, Listing, Parts, Result, Revision, Write, value,
+};
 
 /// How many keys one request of a listing asks for.
 const PAGE: i64 = 1000;
@@ -133,25 +137,30 @@ impl Etcd {
         })
     }
 
+    /// A page of a range, the revision of the whole, and whether more follow.
+    async fn page(&self, place: &Progress) -> Result<(Vec<KeyValue>, i64, bool), Trouble> {
+        // Revision 0 is the present one.
+        let options = GetOptions::new().with_range(&*place.end).with_limit(PAGE).with_revision(place.at);
+        let mut client = self.client.kv_client().max_decoding_message_size(MESSAGE_LIMIT);
+        let mut page = self.answer(async { client.get(place.from.clone(), Some(options)).await }).await?;
+        let at = match place.at {
+            0 => page.header().map_or(0, etcd_client::ResponseHeader::revision),
+            at => at,
+        };
+        let more = page.more();
+        Ok((page.take_kvs(), at, more))
+    }
+
     /// One listing of a range at one revision, page by page.
-    async fn read_range(&self, first: &str, end: &str) -> Result<(Vec<KeyValue>, i64), Trouble> {
-        let (mut all, mut at, mut from) = (Vec::new(), 0, first.as_bytes().to_vec());
+    async fn read_range(&self, mut place: Progress) -> Result<(Vec<KeyValue>, i64), Trouble> {
+        let mut all = Vec::new();
         loop {
-            // Revision 0 is the present one.
-            let options = GetOptions::new().with_range(end).with_limit(PAGE).with_revision(at);
-            let mut client = self.client.kv_client().max_decoding_message_size(MESSAGE_LIMIT);
-            let mut page = self.answer(async { client.get(from.clone(), Some(options)).await }).await?;
-            if at == 0 {
-                at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
-            }
-            let more = page.more();
-            all.append(&mut page.take_kvs());
-            match all.last() {
-                Some(last) if more => {
-                    from = last.key().to_vec();
-                    from.push(0);
-                }
-                _ => return Ok((all, at)),
+            let (mut page, at, more) = self.page(&place).await?;
+            let next = page.last().filter(|_| more).map(|last| place.after(last, at));
+            all.append(&mut page);
+            match next {
+                Some(next) => place = next,
+                None => return Ok((all, at)),
             }
         }
     }
@@ -190,6 +199,40 @@ fn written(response: &TxnResponse) -> Revision {
     revision(response.header().map_or(0, etcd_client::ResponseHeader::revision))
 }
 
+/// How far a listing has come.
+struct Progress {
+    from: Vec<u8>,
+    end: String,
+    /// The revision of the whole; 0 before the first page.
+    at: i64,
+}
+
+impl Progress {
+    fn first(kind: Kind, filter: &Filter) -> Self {
+        let (first, end) = key::range(kind, filter);
+        Self { from: first.into_bytes(), end, at: 0 }
+    }
+
+    /// Behind that key.
+    fn after(&self, last: &KeyValue, at: i64) -> Self {
+        let mut from = last.key().to_vec();
+        from.push(0);
+        Self { from, end: self.end.clone(), at }
+    }
+}
+
+/// Stored pairs as a listing or a part of one.
+fn listing(kind: Kind, filter: &Filter, kvs: &[KeyValue], at: i64) -> Listing {
+    let mut listing = Listing { revision: revision(at), ..Listing::default() };
+    for found in kvs.iter().filter_map(|kv| entry(kind, filter, kv)) {
+        match found {
+            Ok(entry) => listing.entries.push(entry),
+            Err(fault) => listing.faults.push(fault),
+        }
+    }
+    listing
+}
+
 /// A stored pair as an entry or a fault; `None` if it is something that does not concern us.
 fn entry(kind: Kind, filter: &Filter, kv: &KeyValue) -> Option<std::result::Result<Entry, Fault>> {
     let path = String::from_utf8_lossy(kv.key());
@@ -217,23 +260,36 @@ impl Backend for Etcd {
 
     async fn list(&self, kind: Kind, filter: &Filter) -> Result<Listing> {
         filter.check(kind, "list")?;
-        let (first, end) = key::range(kind, filter);
         let mut tries = 0;
         let (kvs, at) = loop {
-            match self.read_range(&first, &end).await {
+            match self.read_range(Progress::first(kind, filter)).await {
                 Ok(all) => break all,
                 Err(Trouble::Etcd(error)) if is_compacted(&error) && tries < TRIES => tries += 1,
                 Err(trouble) => return Err(self.explain(&trouble)),
             }
         };
-        let mut listing = Listing { revision: revision(at), ..Listing::default() };
-        for found in kvs.iter().filter_map(|kv| entry(kind, filter, kv)) {
-            match found {
-                Ok(entry) => listing.entries.push(entry),
-                Err(fault) => listing.faults.push(fault),
+        Ok(listing(kind, filter, &kvs, at))
+    }
+
+    async fn parts(&self, kind: Kind, filter: &Filter) -> Result<Parts> {
+        filter.check(kind, "list")?;
+        let (etcd, wanted) = (self.clone(), filter.clone());
+        let parts = stream::unfold(Some(Progress::first(kind, filter)), move |place| {
+            let (etcd, wanted) = (etcd.clone(), wanted.clone());
+            async move {
+                let place = place?;
+                let (page, at, more) = match etcd.page(&place).await {
+                    Ok(page) => page,
+                    Err(Trouble::Etcd(error)) if is_compacted(&error) => {
+                        return Some((Err(Error::Compacted(place.at.to_string())), None));
+                    }
+                    Err(trouble) => return Some((Err(etcd.explain(&trouble)), None)),
+                };
+                let next = page.last().filter(|_| more).map(|last| place.after(last, at));
+                Some((Ok(listing(kind, &wanted, &page, at)), next))
             }
-        }
-        Ok(listing)
+        });
+        Ok(parts.boxed())
     }
 
     async fn create(&self, key: &Key, mut value: Value) -> Result<Entry> {

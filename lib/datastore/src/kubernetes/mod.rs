@@ -36,12 +36,13 @@ pub use self::group::ApiGroup;
 use self::group::Discovered;
 use self::migration::Migration;
 use crate::config::KubernetesConfig;
-use crate::{Backend, Changes, Entry, Error, Filter, Listing, NodeCondition, Result, Revision, value};
+use crate::{Backend, Changes, Entry, Error, Filter, Listing, NodeCondition, Parts, Result, Revision, value};
 
 /// The environment's word for the prefix of pod interfaces; a list of which the first counts.
 const INTERFACE_PREFIX: &str = "FELIX_INTERFACEPREFIX";
 
 /// A Kubernetes API server as a store.
+#[derive(Clone)]
 pub struct Kubernetes {
     client: Arc<Client>,
     server: String,
@@ -126,6 +127,13 @@ impl Kubernetes {
         Error::Unavailable { store: self.describe(), reason }
     }
 
+    /// Whether what is to be read of a kind can be, in the group in use.
+    async fn check(&self, operation: &'static str, kind: Kind, filter: &Filter) -> Result<()> {
+        self.check_kind(operation, kind)?;
+        filter.check(kind, operation)?;
+        if kind.is_core() { Ok(()) } else { self.migration.check_sometimes().await }
+    }
+
     /// Refuses what host-local IPAM has no records of.
     fn check_kind(&self, operation: &'static str, kind: Kind) -> Result<()> {
         let ipam = matches!(kind, Kind::IPAMBlock | Kind::BlockAffinity | Kind::IPAMHandle | Kind::IPAMConfiguration);
@@ -160,12 +168,13 @@ impl Backend for Kubernetes {
     }
 
     async fn list(&self, kind: Kind, filter: &Filter) -> Result<Listing> {
-        self.check_kind("list", kind)?;
-        filter.check(kind, "list")?;
-        if !kind.is_core() {
-            self.migration.check_sometimes().await?;
-        }
+        self.check("list", kind, filter).await?;
         self.list_any(kind, filter).await
+    }
+
+    async fn parts(&self, kind: Kind, filter: &Filter) -> Result<Parts> {
+        self.check("list", kind, filter).await?;
+        self.parts_any(kind, filter).await
     }
 
     async fn create(&self, key: &Key, value: Value) -> Result<Entry> {
@@ -228,11 +237,7 @@ impl Backend for Kubernetes {
     }
 
     async fn watch(&self, kind: Kind, filter: &Filter, from: &Revision) -> Result<Changes> {
-        self.check_kind("watch", kind)?;
-        filter.check(kind, "watch")?;
-        if !kind.is_core() {
-            self.migration.check_sometimes().await?;
-        }
+        self.check("watch", kind, filter).await?;
         self.watch_any(kind, filter, from).await
     }
 }

@@ -3,6 +3,7 @@
 //! Two collections make one where profiles come from namespaces and service accounts, and where a node's affinities
 //! are found by a label that old ones lack. Their revision is that of both, `12/34`.
 
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,7 +17,7 @@ use super::codec::{self, HOSTNAME_HASH, Seen, revision_of};
 use super::group::{ApiGroup, is_segment};
 use super::metadata::legacy_name;
 use super::{Kubernetes, core, node, pod, profile};
-use crate::{Change, Changes, Error, Filter, Listing, Result, Revision};
+use crate::{Change, Changes, Error, Filter, Listing, Parts, Result, Revision};
 
 /// Objects in one answer of a list.
 const PAGE: usize = 500;
@@ -54,6 +55,11 @@ impl Translate {
             Self::Core(kind) => core::decode(*kind, object),
         }
     }
+}
+
+/// Whether the store forgot the revision of a list between two pages.
+fn is_expired(failure: &Failure, proceed: &str) -> bool {
+    matches!(failure, Failure::Refused(status) if status.code == 410) && !proceed.is_empty()
 }
 
 /// Text as part of a query.
@@ -141,7 +147,7 @@ impl Kubernetes {
             Some(second) => {
                 let other = self.list_one(kind, filter, &second, &mut listing).await?;
                 // An affinity that was labelled in between is in both lists: the later one tells how it is now.
-                let entries = std::mem::take(&mut listing.entries);
+                let entries = mem::take(&mut listing.entries);
                 let mut seen = std::collections::HashSet::new();
                 listing.entries = entries.into_iter().rev().filter(|entry| seen.insert(entry.key.clone())).collect();
                 listing.entries.reverse();
@@ -151,19 +157,36 @@ impl Kubernetes {
         Ok(listing)
     }
 
+    /// As [`Self::list_any`], page by page where a kind is one collection.
+    pub(super) async fn parts_any(&self, kind: Kind, filter: &Filter) -> Result<Parts> {
+        let ((from, None), false) = (self.collections(kind, filter), kind == Kind::Profile) else {
+            let whole = self.list_any(kind, filter).await?;
+            return Ok(stream::iter([Ok(whole)]).boxed());
+        };
+        let (server, filter) = (self.clone(), filter.clone());
+        let parts = stream::unfold(Some(String::new()), move |proceed| {
+            let (server, filter, from) = (server.clone(), filter.clone(), from.clone());
+            async move {
+                let proceed = proceed?;
+                Some(match server.page(&filter, &from, &proceed).await {
+                    Ok((part, next)) => (Ok(part), next),
+                    Err(failure) if is_expired(&failure, &proceed) => (Err(Error::Compacted(proceed)), None),
+                    Err(failure) => (Err(server.list_failure(kind, None, failure).await), None),
+                })
+            }
+        });
+        Ok(parts.boxed())
+    }
+
     async fn list_one(&self, kind: Kind, filter: &Filter, from: &Collection, into: &mut Listing) -> Result<Revision> {
         let restart = into.clone();
         let mut proceed = String::new();
         let mut expired = false;
         loop {
-            let page = match &*proceed {
-                "" => format!("{}?limit={PAGE}{}", from.path, from.query),
-                token => format!("{}?limit={PAGE}{}&continue={}", from.path, from.query, escape(token)),
-            };
-            let mut page = match self.client.get(&page).await {
+            let (mut page, next) = match self.page(filter, from, &proceed).await {
                 Ok(page) => page,
-                Err(Failure::Refused(status)) if status.code == 410 && !proceed.is_empty() && !expired => {
-                    // The store forgot the list's revision between two pages; once more from the start.
+                Err(failure) if is_expired(&failure, &proceed) && !expired => {
+                    // Once more from the start.
                     expired = true;
                     proceed.clear();
                     *into = restart.clone();
@@ -171,22 +194,40 @@ impl Kubernetes {
                 }
                 Err(failure) => return Err(self.list_failure(kind, None, failure).await),
             };
-            let revision = revision_of(&page);
-            proceed = codec::metadata_of(&page, "continue").to_owned();
-            let items = page.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
-            for item in items {
-                match from.translate.apply(item) {
-                    Seen::Entry(entry) if filter.admits(&entry.key) => into.entries.push(entry),
-                    Seen::Fault(fault) if fault.key.as_ref().is_none_or(|key| filter.admits(key)) => {
-                        into.faults.push(fault)
-                    }
-                    _ => {}
-                }
-            }
-            if proceed.is_empty() {
-                return Ok(revision);
+            into.entries.append(&mut page.entries);
+            into.faults.append(&mut page.faults);
+            match next {
+                Some(next) => proceed = next,
+                None => return Ok(page.revision),
             }
         }
+    }
+
+    /// A page of a collection, and what to ask for the next with, if there is one.
+    async fn page(
+        &self,
+        filter: &Filter,
+        from: &Collection,
+        proceed: &str,
+    ) -> Result<(Listing, Option<String>), Failure> {
+        let path = match proceed {
+            "" => format!("{}?limit={PAGE}{}", from.path, from.query),
+            token => format!("{}?limit={PAGE}{}&continue={}", from.path, from.query, escape(token)),
+        };
+        let mut page = self.client.get(&path).await?;
+        let mut listing = Listing { revision: revision_of(&page), ..Listing::default() };
+        let next = codec::metadata_of(&page, "continue").to_owned();
+        let items = page.get_mut("items").and_then(Value::as_array_mut).map(mem::take).unwrap_or_default();
+        for item in items {
+            match from.translate.apply(item) {
+                Seen::Entry(entry) if filter.admits(&entry.key) => listing.entries.push(entry),
+                Seen::Fault(fault) if fault.key.as_ref().is_none_or(|key| filter.admits(key)) => {
+                    listing.faults.push(fault);
+                }
+                _ => {}
+            }
+        }
+        Ok((listing, (!next.is_empty()).then_some(next)))
     }
 
     /// What a failed list or watch means. That a kind is not served may be because the cluster changed its API group.

@@ -32,13 +32,17 @@ struct Open {
 impl File {
     /// Opens the file; makes it if it is not there.
     pub(super) fn create(path: &str, deadline: Instant) -> Result<Self, String> {
-        let path = PathBuf::from(path);
-        let mut file = Self { path, open: None, replaced: 0, last_inode: None };
+        let mut file = Self::at(Path::new(path));
         if !file.in_memory() {
             make(&file.path)?;
         }
         file.connection(deadline)?;
         Ok(file)
+    }
+
+    /// The file that is there, not open yet.
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), open: None, replaced: 0, last_inode: None }
     }
 
     /// Where it is.

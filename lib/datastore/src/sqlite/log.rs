@@ -79,18 +79,51 @@ pub(super) fn current(conn: &Connection, key: &Key) -> rusqlite::Result<Option<R
         .optional()
 }
 
-/// All present values of a kind whose keys begin as the filter wants, and the revision of that.
-pub(super) fn list(conn: &mut Connection, kind: Kind, filter: &Filter) -> rusqlite::Result<(Vec<Row>, i64)> {
+/// The present values of a kind whose keys begin as the filter wants, at most so many, and the revision of that.
+pub(super) fn list(
+    conn: &mut Connection,
+    kind: Kind,
+    filter: &Filter,
+    most: usize,
+) -> rusqlite::Result<(Vec<Row>, i64)> {
     let tx = conn.transaction()?;
     let prefix = key::prefix(kind, filter);
-    let rows = tx
-        .prepare_cached(
-            "SELECT revision, key, deleted, value FROM log WHERE kind = ?1 AND current = 1 AND key >= ?2 ORDER BY key",
-        )?
-        .query_map(params![kind.as_str(), prefix], Row::from_sql)?
-        .take_while(|row| row.as_ref().map_or(true, |row| row.key.starts_with(&prefix)))
-        .collect::<rusqlite::Result<_>>()?;
+    let mut statement = tx.prepare_cached(PRESENT)?;
+    let rows = statement.query_map(params![kind.as_str(), prefix], Row::from_sql)?;
+    let rows = of_prefix(rows, &prefix).take(most).collect::<rusqlite::Result<_>>()?;
     Ok((rows, newest(&tx)?))
+}
+
+/// The same, all of them, in parts of so many rows, which are shown with the revision of the whole until one is not wanted.
+pub(super) fn each(
+    conn: &mut Connection,
+    kind: Kind,
+    filter: &Filter,
+    size: usize,
+    mut show: impl FnMut(&[Row], i64) -> bool,
+) -> rusqlite::Result<()> {
+    let tx = conn.transaction()?;
+    let newest = newest(&tx)?;
+    let prefix = key::prefix(kind, filter);
+    let mut statement = tx.prepare_cached(PRESENT)?;
+    let mut rows = of_prefix(statement.query_map(params![kind.as_str(), prefix], Row::from_sql)?, &prefix);
+    loop {
+        let part: Vec<Row> = rows.by_ref().take(size).collect::<rusqlite::Result<_>>()?;
+        let last = part.len() < size;
+        if !show(&part, newest) || last {
+            return Ok(());
+        }
+    }
+}
+
+const PRESENT: &str =
+    "SELECT revision, key, deleted, value FROM log WHERE kind = ?1 AND current = 1 AND key >= ?2 ORDER BY key";
+
+fn of_prefix(
+    rows: impl Iterator<Item = rusqlite::Result<Row>>,
+    prefix: &str,
+) -> impl Iterator<Item = rusqlite::Result<Row>> {
+    rows.take_while(move |row| row.as_ref().map_or(true, |row| row.key.starts_with(prefix)))
 }
 
 /// Appends a write to the log and returns its revision. `previous` is the row that it replaces, 0 for none.

@@ -8,6 +8,7 @@
 mod file;
 mod key;
 mod log;
+mod parts;
 mod watch;
 mod worker;
 
@@ -19,12 +20,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use calico_api::{Key, Kind};
+use futures::StreamExt as _;
+use futures::stream;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde_json::Value;
 
 use self::log::Row;
 use self::worker::{Failure, Worker};
-use crate::{Backend, Changes, Entry, Error, Fault, Filter, Listing, Result, Revision, Write, value};
+use crate::{Backend, Changes, Entry, Error, Fault, Filter, Listing, Parts, Result, Revision, Write, value};
 
 /// How many superseded writes are kept for watches that are behind. A process that falls further behind lists anew,
 /// which costs less than the room that old blocks take.
@@ -79,6 +82,12 @@ impl Sqlite {
                 Ok(tx.commit()?)
             })
             .await
+    }
+
+    /// The present values of a kind, at most so many, and the revision of that.
+    async fn rows(&self, kind: Kind, filter: &Filter, most: usize) -> Result<(Vec<Row>, i64)> {
+        let wanted = filter.clone();
+        self.worker.run(false, move |connection| Ok(log::list(connection, kind, &wanted, most)?)).await
     }
 
     /// Replaces the current value under `key` by what `change` makes of it; `None` deletes.
@@ -169,18 +178,20 @@ impl Backend for Sqlite {
 
     async fn list(&self, kind: Kind, filter: &Filter) -> Result<Listing> {
         filter.check(kind, "list")?;
-        let wanted = filter.clone();
-        let (rows, newest) =
-            self.worker.run(false, move |connection| Ok(log::list(connection, kind, &wanted)?)).await?;
-        let mut listing = Listing { revision: revision(newest), ..Listing::default() };
-        for row in rows {
-            match entry(kind, &row) {
-                Ok(entry) if filter.admits(&entry.key) => listing.entries.push(entry),
-                Err(fault) if fault.key.as_ref().is_none_or(|key| filter.admits(key)) => listing.faults.push(fault),
-                _ => {}
-            }
+        let (rows, newest) = self.rows(kind, filter, usize::MAX).await?;
+        Ok(parts::part(kind, filter, &rows, newest))
+    }
+
+    async fn parts(&self, kind: Kind, filter: &Filter) -> Result<Parts> {
+        filter.check(kind, "list")?;
+        // A store in memory has no second connection.
+        let most = if self.worker.in_memory() { usize::MAX } else { parts::PART + 1 };
+        let (rows, newest) = self.rows(kind, filter, most).await?;
+        if rows.len() == most {
+            return parts::parts(self.worker.clone(), kind, filter.clone());
         }
-        Ok(listing)
+        let whole = parts::part(kind, filter, &rows, newest);
+        Ok(stream::iter([Ok(whole)]).boxed())
     }
 
     async fn create(&self, key: &Key, mut value: Value) -> Result<Entry> {

@@ -42,6 +42,43 @@ async fn a_second_store_on_the_same_file_sees_each_write_as_a_change() {
 }
 
 #[tokio::test]
+async fn a_large_listing_comes_in_parts_of_one_revision_while_others_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db").to_string_lossy().into_owned();
+    let store = Sqlite::open(&path).await.unwrap();
+    let count = parts::PART * 4 + 1;
+    let writes = (0..count).map(|number| {
+        let (key, value) = pool(&format!("p{number:05}"));
+        Write::Create { key, value }
+    });
+    for some in writes.collect::<Vec<_>>().chunks(crate::COMMIT_LIMIT) {
+        store.commit(some.to_vec()).await.unwrap();
+    }
+    let whole = store.list(Kind::IPPool, &Filter::All).await.unwrap();
+    let mut listing = store.parts(Kind::IPPool, &Filter::All).await.unwrap();
+    let first = within(listing.next()).await.unwrap().unwrap();
+    // What is written now belongs to no part; and neither waits for the other.
+    let (key, value) = pool("p99999");
+    store.create(&key, value).await.unwrap();
+    store.delete(&pool("p01000").0, None).await.unwrap();
+    let mut entries = first.entries;
+    assert_eq!(entries.len(), parts::PART);
+    while let Some(part) = within(listing.next()).await {
+        let part = part.unwrap();
+        assert_eq!(part.revision, whole.revision);
+        assert!(part.entries.len() <= parts::PART);
+        entries.extend(part.entries);
+    }
+    assert_eq!(entries, whole.entries);
+    // And a reader who has enough need not read to the end.
+    let mut listing = store.parts(Kind::IPPool, &Filter::All).await.unwrap();
+    within(listing.next()).await.unwrap().unwrap();
+    drop(listing);
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    assert!(matches!(store.parts(Kind::IPPool, &Filter::All).await, Err(Error::Unavailable { .. })));
+}
+
+#[tokio::test]
 async fn a_watch_from_a_forgotten_revision_is_refused_and_one_of_a_quiet_kind_is_not() {
     let store = Sqlite::memory().await.unwrap();
     let from = store.list(Kind::IPPool, &Filter::All).await.unwrap().revision;

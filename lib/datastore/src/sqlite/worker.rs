@@ -5,6 +5,7 @@
 //! So no call of SQLite blocks the runtime, and the runtime needs no pool of blocking threads.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -14,17 +15,17 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify;
 use tokio::sync::{oneshot, watch};
 
-use super::file::File;
+use super::file::{File, MEMORY};
 use super::log;
 use crate::{Error, Result};
 
 /// How long an operation may wait for its turn and for locks.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How much later the caller gives up by itself, should the thread hang in the file system: a disk that is busy with
 /// others answers after a second or two. Together as long as the other stores have, so that trouble is named within five
 /// seconds.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// How often the log is looked at although nobody has rung.
 const POLL: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ const FOLD: u32 = 64;
 const LULL: Duration = Duration::from_millis(50);
 
 /// Enough for SQLite, whose deepest call chains take a few dozen KiB.
-const STACK: usize = 512 * 1024;
+pub(super) const STACK: usize = 512 * 1024;
 
 type Job = Box<dyn FnOnce(&mut Shop) + Send>;
 
@@ -67,6 +68,7 @@ impl From<Error> for Failure {
 /// The handle on the thread; when it is dropped, the thread ends.
 pub(super) struct Worker {
     name: String,
+    path: PathBuf,
     jobs: Option<mpsc::Sender<Job>>,
     bell: Arc<OwnedFd>,
     signals: Arc<Signals>,
@@ -116,6 +118,7 @@ impl Worker {
         let signals = Arc::new(Signals(Kind::every().map(|_| watch::Sender::new(0)).collect()));
         let (jobs, inbox) = mpsc::channel();
         let (opened, answer) = oneshot::channel();
+        let of_file = PathBuf::from(&path);
         let (their_bell, their_signals) = (bell.clone(), signals.clone());
         std::thread::Builder::new()
             .name("sqlite".to_owned())
@@ -131,7 +134,7 @@ impl Worker {
             })
             .map_err(|error| unavailable(format!("cannot start a thread: {error}")))?;
         match tokio::time::timeout(PATIENCE + GRACE, answer).await {
-            Ok(Ok(Ok(()))) => Ok(Self { name, jobs: Some(jobs), bell, signals }),
+            Ok(Ok(Ok(()))) => Ok(Self { name, path: of_file, jobs: Some(jobs), bell, signals }),
             Ok(Ok(Err(reason))) => Err(unavailable(reason)),
             Ok(Err(_)) => Err(unavailable("its thread has ended".to_owned())),
             Err(_) => Err(unavailable("the file system does not answer".to_owned())),
@@ -143,8 +146,27 @@ impl Worker {
         &self.name
     }
 
-    fn unavailable(&self, reason: impl Into<String>) -> Error {
+    /// Where the file is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is no file at all.
+    pub(super) fn in_memory(&self) -> bool {
+        self.path.as_os_str() == MEMORY
+    }
+
+    /// That the store does not answer, and why.
+    pub(super) fn unavailable(&self, reason: impl Into<String>) -> Error {
         Error::Unavailable { store: self.name.clone(), reason: reason.into() }
+    }
+
+    /// What a failed job means.
+    pub(super) fn explain(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Told(error) => error,
+            Failure::Sqlite(error) => self.unavailable(explain(&error)),
+        }
     }
 
     fn send(&self, job: Job) -> Result<()> {
@@ -176,8 +198,7 @@ impl Worker {
         }))?;
         match tokio::time::timeout(PATIENCE + GRACE, answer).await {
             Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(Failure::Told(error)))) => Err(error),
-            Ok(Ok(Err(Failure::Sqlite(error)))) => Err(self.unavailable(explain(&error))),
+            Ok(Ok(Err(failure))) => Err(self.explain(failure)),
             Ok(Err(_)) => Err(self.unavailable("its thread has ended")),
             Err(_) => Err(self.unavailable("the file system does not answer")),
         }

@@ -1,6 +1,7 @@
 //! What a watcher of one kind has been told, and what it must be told next.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
 
 use calico_api::Key;
 
@@ -16,6 +17,19 @@ pub(super) struct Snapshot {
     faults: BTreeMap<String, Fault>,
     /// From where a watch continues; `None` before the first listing, and after a compaction.
     at: Option<Revision>,
+    /// What has come of the present listing.
+    listed: Listed,
+}
+
+/// What has come of a listing, apart from what is in the snapshot by now.
+#[derive(Debug, Default)]
+struct Listed {
+    /// The names of what could not be read.
+    faults: HashSet<String>,
+    /// The keys that could not be read before, and have not been found readable.
+    torn: HashSet<Key>,
+    /// All keys that came, if anything may be missing among them.
+    present: Option<HashSet<Key>>,
 }
 
 impl Snapshot {
@@ -29,34 +43,53 @@ impl Snapshot {
         self.at = None;
     }
 
-    /// The differences between what is known and all that is there.
-    pub(super) fn list(&mut self, listing: Listing) -> Vec<Update> {
-        let mut updates = Vec::new();
-        let before: Vec<Fault> = self.faults.values().cloned().collect();
-        let names: HashSet<String> = listing.faults.iter().map(|fault| fault.name.clone()).collect();
-        self.faults.retain(|name, _| names.contains(name));
-        // A key whose fault has gone is good again or gone itself; either is told, also of an unchanged revision.
-        let mut recovered: HashSet<Key> =
-            before.into_iter().filter(|fault| !names.contains(&fault.name)).filter_map(|fault| fault.key).collect();
+    /// A listing begins, of which nothing has come yet.
+    pub(super) fn begin(&mut self) {
+        self.listed = Listed {
+            faults: HashSet::new(),
+            // A key whose fault has gone is good again or gone itself; either is told, also of an unchanged revision.
+            torn: self.faults.values().filter_map(|fault| fault.key.clone()).collect(),
+            // Where nothing was known, nothing can be missing.
+            present: (!self.good.is_empty() || !self.faults.is_empty()).then(HashSet::new),
+        };
+    }
 
-        let mut present: HashSet<Key> = listing.faults.iter().filter_map(|fault| fault.key.clone()).collect();
-        for entry in listing.entries {
-            present.insert(entry.key.clone());
-            if recovered.remove(&entry.key) || self.good.get(&entry.key) != Some(&entry.revision) {
+    /// The differences between what is known and a part of what is there.
+    pub(super) fn part(&mut self, part: Listing) -> Vec<Update> {
+        let mut updates = Vec::new();
+        let torn: HashSet<Key> = part.faults.iter().filter_map(|fault| fault.key.clone()).collect();
+        for entry in part.entries {
+            if let Some(present) = &mut self.listed.present {
+                present.insert(entry.key.clone());
+            }
+            let recovered = self.listed.torn.remove(&entry.key) && !torn.contains(&entry.key);
+            if recovered || self.good.get(&entry.key) != Some(&entry.revision) {
                 self.good.insert(entry.key.clone(), entry.revision.clone());
                 updates.push(Update::Put(entry));
             }
         }
-        updates.extend(listing.faults.into_iter().filter_map(|fault| self.fault(fault)));
+        if let Some(present) = &mut self.listed.present {
+            present.extend(torn);
+        }
+        for fault in part.faults {
+            self.listed.faults.insert(fault.name.clone());
+            updates.extend(self.fault(fault));
+        }
+        updates
+    }
 
+    /// What is known and was in no part is gone; a watch continues from `revision`.
+    pub(super) fn end(&mut self, revision: Revision) -> Vec<Update> {
+        let listed = mem::take(&mut self.listed);
+        self.faults.retain(|name, _| listed.faults.contains(name));
+        self.at = Some(revision);
+        let Some(present) = listed.present else { return Vec::new() };
         let mut gone: Vec<Key> = self.good.keys().filter(|key| !present.contains(*key)).cloned().collect();
-        gone.extend(recovered.into_iter().filter(|key| !present.contains(key) && !self.good.contains_key(key)));
+        gone.extend(listed.torn.into_iter().filter(|key| !present.contains(key) && !self.good.contains_key(key)));
         for key in &gone {
             self.good.remove(key);
         }
-        updates.extend(gone.into_iter().map(Update::Delete));
-        self.at = Some(listing.revision);
-        updates
+        gone.into_iter().map(Update::Delete).collect()
     }
 
     /// What a change means to the watcher, if anything.
@@ -119,6 +152,23 @@ mod tests {
 
     fn fault(name: &str) -> Fault {
         Fault { kind: Kind::IPPool, key: Some(key(name)), name: name.to_owned(), reason: "torn".to_owned() }
+    }
+
+    impl Snapshot {
+        /// A listing, each resource in a part of its own.
+        fn list(&mut self, listing: Listing) -> Vec<Update> {
+            let part = |entries, faults| Listing { entries, faults, revision: Revision::default() };
+            self.begin();
+            let mut updates = Vec::new();
+            for entry in listing.entries {
+                updates.extend(self.part(part(vec![entry], Vec::new())));
+            }
+            for fault in listing.faults {
+                updates.extend(self.part(part(Vec::new(), vec![fault])));
+            }
+            updates.extend(self.end(listing.revision));
+            updates
+        }
     }
 
     fn listing(entries: Vec<Entry>, faults: Vec<Fault>, revision: u32) -> Listing {

@@ -1,6 +1,7 @@
 //! One kind's way through list, watch, failure and back.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use super::Update;
 use super::backoff::{Backoff, random};
 use super::snapshot::Snapshot;
-use crate::{Backend, Changes, Error, Filter};
+use crate::{Backend, Changes, Error, Filter, Parts, Revision};
 
 /// A watch that lasted so long was a good one.
 const LASTING: Duration = Duration::from_secs(5);
@@ -45,6 +46,8 @@ pub(super) struct Source {
     /// Whether the store does not have this kind, and never had as far as is known: then there is nothing of it.
     absent: bool,
     failing: bool,
+    /// The listing that is under way, and the revision of its last part.
+    parts: Option<(Parts, Revision)>,
     changes: Option<(Changes, Instant)>,
     backoff: Backoff,
     /// How long to wait before the next attempt.
@@ -66,6 +69,7 @@ impl Source {
             listed: false,
             absent: false,
             failing: false,
+            parts: None,
             changes: None,
             backoff: Backoff::default(),
             wait: None,
@@ -108,32 +112,46 @@ impl Source {
             }
             return Ok(());
         }
-        let at = match self.snapshot.at() {
-            Some(at) => at.clone(),
-            None => {
-                let listing = self.backend.list(self.kind, &self.filter).await?;
-                if std::mem::take(&mut self.absent) {
-                    info!(kind = %self.kind, "the store has this kind now");
-                }
-                self.listed = true;
-                let at = listing.revision.clone();
-                self.ready.extend(self.snapshot.list(listing).into_iter().map(Event::Update));
-                if !std::mem::replace(&mut self.synced, true) {
-                    self.ready.push_back(Event::Synced);
-                }
-                at
-            }
-        };
+        let Some(at) = self.snapshot.at().cloned() else { return self.list().await };
         let changes = self.backend.watch(self.kind, &self.filter, &at).await?;
         self.changes = Some((changes, Instant::now()));
-        if std::mem::take(&mut self.failing) {
+        if mem::take(&mut self.failing) {
             self.ready.push_back(Event::Well);
         }
         Ok(())
     }
 
-    /// Gives up the present watch, and waits before the next.
+    /// Takes the next part of a listing.
+    async fn list(&mut self) -> Result<(), Error> {
+        let (parts, last) = match &mut self.parts {
+            Some(parts) => parts,
+            none => {
+                let parts = self.backend.parts(self.kind, &self.filter).await?;
+                self.snapshot.begin();
+                none.insert((parts, Revision::default()))
+            }
+        };
+        let Some(part) = parts.next().await.transpose()? else {
+            let revision = mem::take(last);
+            self.parts = None;
+            self.ready.extend(self.snapshot.end(revision).into_iter().map(Event::Update));
+            if !mem::replace(&mut self.synced, true) {
+                self.ready.push_back(Event::Synced);
+            }
+            return Ok(());
+        };
+        last.clone_from(&part.revision);
+        if mem::take(&mut self.absent) {
+            info!(kind = %self.kind, "the store has this kind now");
+        }
+        self.listed = true;
+        self.ready.extend(self.snapshot.part(part).into_iter().map(Event::Update));
+        Ok(())
+    }
+
+    /// Gives up the present watch or listing, and waits before the next.
     fn close(&mut self) {
+        self.parts = None;
         if self.changes.take().is_some_and(|(_, since)| since.elapsed() >= LASTING) {
             self.backoff.reset();
         }
@@ -143,13 +161,13 @@ impl Source {
     /// Goes on without a kind that the store does not have: that is the same as having none of it. But what was once
     /// there is not gone with its kind: then something is wrong with the store.
     fn do_without(&mut self, reason: &str) {
-        if !std::mem::replace(&mut self.absent, true) {
+        if !mem::replace(&mut self.absent, true) {
             warn!(kind = %self.kind, reason, "the store does not have this kind: going on as if there were none of it");
         }
-        if !std::mem::replace(&mut self.synced, true) {
+        if !mem::replace(&mut self.synced, true) {
             self.ready.push_back(Event::Synced);
         }
-        if std::mem::take(&mut self.failing) {
+        if mem::take(&mut self.failing) {
             self.ready.push_back(Event::Well);
         }
         self.wait = Some(ABSENT - ABSENT / 4 * u32::try_from(random() % 1000).unwrap_or_default() / 1000);
