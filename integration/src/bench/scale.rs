@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// If a step fails.
 pub fn scale(plan: ScalePlan) -> Result<String> {
     ensure!(plan.nodes > 0 && plan.nodes <= 60_000, "from 1 to 60000 nodes fit the underlay");
-    ensure!(plan.blocks + plan.changes + 64 <= 65_536, "65,536 blocks fit {POOL}");
+    ensure!(plan.blocks + 2 * plan.changes + 64 <= 65_536, "65,536 blocks fit {POOL}");
     let net = Net::new(StoreKind::Sqlite)?;
     let node = net.node("one")?;
     node.apply(&format!(
@@ -55,7 +55,7 @@ pub fn scale(plan: ScalePlan) -> Result<String> {
     eprintln!("  {} nodes with {} blocks are written into the store …", plan.nodes, plan.blocks);
     let tx = store.transaction()?;
     for number in 0..plan.nodes {
-        insert(&tx, "Node", &model.node(number, plan)?)?;
+        insert(&tx, "Node", &model.node(number, number.min(plan.blocks.saturating_sub(1)))?)?;
     }
     for number in 0..plan.blocks {
         model.insert_block(&tx, number, number % plan.nodes)?;
@@ -75,14 +75,12 @@ pub fn scale(plan: ScalePlan) -> Result<String> {
     })
     .with_context(|| format!("{held:?} of {wanted:?}\n{}", node.last_lines("felix")))?;
     let all = start.elapsed();
-    let rss = memory(&node)?;
+    let (rss, peak) = (memory(&node, "VmRSS:")?, memory(&node, "VmHWM:")?);
 
-    eprintln!("  {} single changes …", plan.changes);
-    let mut times = Sample::default();
     let seen = watch(&node)?;
-    for number in 0..plan.changes {
+    let mut change = |number: u32, what: &dyn Fn(&Connection, u32) -> Result<String>| -> Result<Duration> {
         let tx = store.transaction()?;
-        let block = model.insert_block(&tx, plan.blocks + number, number % plan.nodes)?;
+        let words = what(&tx, number)?;
         let start = Instant::now();
         tx.commit()?;
         // As every writer of this store does, so that the others need not wait for their next look.
@@ -90,27 +88,36 @@ pub fn scale(plan: ScalePlan) -> Result<String> {
         let deadline = start + Duration::from_secs(30);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = seen.recv_timeout(left).with_context(|| format!("no route to {block} within 30 s"))?;
-            if line.contains(&block) {
-                break;
+            let line = seen.recv_timeout(left).with_context(|| format!("no route \"{words}\" within 30 s"))?;
+            if line.contains(&words) {
+                return Ok(start.elapsed());
             }
         }
-        times.add(start.elapsed());
+    };
+    let (mut blocks, mut tunnels) = (Sample::default(), Sample::default());
+    eprintln!("  {} new blocks, and as many tunnels that move …", plan.changes);
+    for number in 0..plan.changes {
+        blocks.add(change(number, &|tx, number| model.insert_block(tx, plan.blocks + number, number % plan.nodes))?);
     }
+    for number in 0..plan.changes {
+        tunnels.add(change(number, &|tx, number| model.move_tunnel(tx, number % plan.nodes, plan, number))?);
+    }
+    let row = |what: &str, times: &Sample| {
+        let (median, p99, worst) = (times.quantile(0.5), times.quantile(0.99), times.quantile(1.0));
+        format!("  {what:<39} {median:>9.2} ms median, {p99:.2} ms p99, {worst:.2} ms worst of {}\n", times.len())
+    };
     Ok(format!(
         "\n{} nodes, {} blocks, SQLite\n  ready (in sync and applied)             {:>9.2} s\n  \
-         routes, neighbours, FDB seen in kernel  {:>9.2} s   {held:?}\n  memory of felix (RSS)                   {:>9.1} MB, {:.1} MB after {} changes\n  \
-         one change until it is in the kernel    {:>9.2} ms median, {:.2} ms p99, {:.2} ms worst\n",
+         routes, neighbours, FDB seen in kernel  {:>9.2} s   {held:?}\n  memory of felix (RSS)                   {rss:>9.1} MB, at most {peak:.1} MB; \
+         {:.1} MB after the changes, at most {:.1} MB\n{}{}",
         plan.nodes,
         plan.blocks,
         ready.as_secs_f64(),
         all.as_secs_f64(),
-        rss,
-        memory(&node)?,
-        times.len(),
-        times.quantile(0.5),
-        times.quantile(0.99),
-        times.quantile(1.0)
+        memory(&node, "VmRSS:")?,
+        memory(&node, "VmHWM:")?,
+        row("a block comes: until its route is there", &blocks),
+        row("a VTEP moves: until a route follows", &tunnels),
     ))
 }
 
@@ -145,14 +152,14 @@ impl Model {
         Ok(Ipv4Net::new((u32::from(pool.addr()) + number * 64).into(), 26)?)
     }
 
-    fn node(&self, number: u32, plan: ScalePlan) -> Result<[String; 2]> {
+    /// A Node whose tunnel has an address of this block.
+    fn node(&self, number: u32, block: u32) -> Result<[String; 2]> {
         let name = format!("sim{number}");
         let mut value: serde_json::Value = serde_json::from_str(&self.node[1])?;
         let host = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 0, 16, 0)) + number);
         value["metadata"]["name"] = name.as_str().into();
         value["spec"]["bgp"]["ipv4Address"] = format!("{host}/16").into();
-        value["spec"]["ipv4VXLANTunnelAddr"] =
-            self.block(number.min(plan.blocks.saturating_sub(1)))?.addr().to_string().into();
+        value["spec"]["ipv4VXLANTunnelAddr"] = self.block(block)?.addr().to_string().into();
         if let Some(spec) = value["spec"].as_object_mut() {
             spec.remove("interfaces");
             spec.remove("addresses");
@@ -160,6 +167,14 @@ impl Model {
         Ok([self.node[0].replace(&self.name, &name), value.to_string()])
     }
 
+    /// Gives a simulated node's tunnel another address; returns what a route by it says.
+    fn move_tunnel(&self, store: &Connection, node: u32, plan: ScalePlan, number: u32) -> Result<String> {
+        let block = plan.blocks + plan.changes + number;
+        let row = self.node(node, block)?;
+        store.execute("UPDATE log SET current = 0 WHERE kind = 'Node' AND key = ?1 AND current = 1", [&row[0]])?;
+        insert(store, "Node", &row)?;
+        Ok(format!(" via {} dev", self.block(block)?.addr()))
+    }
     /// Writes a block of a simulated node, with its affinity; returns its CIDR.
     fn insert_block(&self, store: &Connection, number: u32, node: u32) -> Result<String> {
         let (old, new) = (self.block.to_string(), self.block(number)?.to_string());
@@ -199,11 +214,11 @@ fn count(node: &Node<'_>) -> Result<[u32; 3]> {
     ])
 }
 
-/// Megabytes that felix occupies.
-fn memory(node: &Node<'_>) -> Result<f64> {
+/// Megabytes that felix occupies, by a field of its status.
+fn memory(node: &Node<'_>, field: &str) -> Result<f64> {
     let pid = node.daemon("felix", |process| Ok(process.pid()))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
     let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes / 1024.0)
 }
