@@ -146,8 +146,10 @@ impl Calc {
             Update::InSync => {
                 self.in_sync = true;
                 let mut changes = self.cluster.in_sync();
+                let others = self.choose_if(true);
+                changes.reserve_exact(1 + others.len());
                 changes.push(Change::InSync);
-                changes.extend(self.choose_if(true));
+                changes.extend(others);
                 changes
             }
         }
@@ -210,6 +212,11 @@ impl Calc {
     /// ends understand, or as before; what is not among them follows from the present alone.
     pub fn awaited(&self) -> impl Iterator<Item = &IpNet> {
         self.cluster.awaited()
+    }
+
+    /// Takes as little room as it can: call it when the first state of a large cluster has been told.
+    pub fn pack(&mut self) {
+        self.cluster.pack();
     }
 
     /// Whether [`Update::InSync`] has come.
@@ -337,7 +344,7 @@ impl Calc {
                 Some(wanted) => self.told.insert(name.clone(), wanted.clone()),
                 None => self.told.remove(&name),
             };
-            changes.push(Change::Interface { name, wanted });
+            changes.push(Change::Interface { name, wanted: wanted.map(Box::new) });
         }
         let interfaces = self.told.values().filter_map(|interface| {
             let chosen = self.chosen.get(&interface.endpoint.key)?;

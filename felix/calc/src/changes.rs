@@ -14,8 +14,8 @@ pub enum Change {
     Interface {
         /// Its name.
         name: String,
-        /// What is wanted.
-        wanted: Option<Interface>,
+        /// What is wanted; in a box, for of the other changes there may be tens of thousands at once.
+        wanted: Option<Box<Interface>>,
     },
     /// Whether a network is black-holed.
     BlackHole {
@@ -66,3 +66,6 @@ pub enum Change {
     /// Something that the operator should know.
     Notice(Notice),
 }
+
+// Sixty thousand of them are told when a large cluster is in sync.
+const _: () = assert!(size_of::<Change>() <= 128);

@@ -22,6 +22,7 @@ mod told;
 mod wanted;
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -138,7 +139,7 @@ impl Cluster {
         let of_family = |ipv6: bool| self.pools.all().any(|pool| pool.vxlan && pool.cidr.addr().is_ipv6() == ipv6);
         let ipip = self.pools.all().any(|pool| pool.ipip);
         let modes = Modes { ipip, vxlan: of_family(false), vxlan_v6: of_family(true) };
-        if std::mem::replace(&mut self.modes, modes) != modes {
+        if mem::replace(&mut self.modes, modes) != modes {
             touched.nodes.extend(self.nodes.names().cloned());
             touched.destinations.extend(self.nodes.tunnels().map(IpNet::from));
             touched.members.extend(self.nodes.hosts().map(|host| (Set::VxlanHosts, IpNet::from(host))));
@@ -231,7 +232,7 @@ impl Cluster {
             vxlan: own.v4.vxlan.is_some(),
             vxlan_v6: own.v6.vxlan.is_some(),
         });
-        let before = (std::mem::replace(&mut self.subnets, subnets), std::mem::replace(&mut self.announced, announced));
+        let before = (mem::replace(&mut self.subnets, subnets), mem::replace(&mut self.announced, announced));
         if before != (subnets, announced) {
             self.touch_destinations(touched);
         }
@@ -258,7 +259,7 @@ impl Cluster {
     fn programs_changed(&mut self) -> Vec<Change> {
         let mut touched = Touched { notices: true, ..Touched::default() };
         let speakers = self.classes().0;
-        if std::mem::replace(&mut self.speakers, speakers) != speakers {
+        if mem::replace(&mut self.speakers, speakers) != speakers {
             self.touch_destinations(&mut touched);
         }
         self.settle(touched)
@@ -275,6 +276,13 @@ impl Cluster {
         let hosts = hosts.flat_map(|host| [(Set::Hosts, host), (Set::VxlanHosts, host)]);
         touched.members.extend(pools.chain(hosts));
         self.settle(touched)
+    }
+
+    /// Takes as little room as it can: what came in order left the maps' nodes half empty.
+    pub(crate) fn pack(&mut self) {
+        self.blocks.pack();
+        let routes = &mut self.told.routes;
+        *routes = mem::take(routes).into_iter().collect();
     }
 
     /// What the operator should know, and what still holds.

@@ -124,7 +124,7 @@ impl Dataplane {
         match change {
             Change::Interface { name, wanted: Some(interface) } => {
                 let ipv6 = needs_ipv6(&interface);
-                let before = self.wanted.insert(name.clone(), interface);
+                let before = self.wanted.insert(name.clone(), *interface);
                 if before.is_none_or(|before| needs_ipv6(&before) != ipv6) {
                     let links = &self.links;
                     self.configured.retain(|index| links.get(index).is_none_or(|link| link.name != name));
@@ -294,6 +294,12 @@ impl Dataplane {
         }
         self.with_tunnels(applied, Tunnels::retire);
         Ok(())
+    }
+
+    /// Takes as little room as it can: call it when the first state of a large cluster is applied.
+    pub fn pack(&mut self) {
+        self.remotes.pack();
+        self.table.pack();
     }
 
     /// How many of our routes the kernel holds.

@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use calico_delta::pack;
 use calico_netlink::{NextHop, Route};
 use felix_calc::{Path, Remote};
 use ipnet::IpNet;
@@ -86,6 +87,11 @@ impl Remotes {
                 self.dirty.insert(before);
             }
         }
+    }
+
+    /// Takes as little room as it can, after much has come in order.
+    pub(crate) fn pack(&mut self) {
+        pack(&mut self.wanted);
     }
 
     /// Looks at a destination again.

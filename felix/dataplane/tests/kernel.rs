@@ -43,7 +43,7 @@ fn wanted(name: &str, addresses: &[&str]) -> Change {
         peer: None,
         node_addresses: BTreeSet::new(),
     };
-    Change::Interface { name: name.to_owned(), wanted: Some(interface) }
+    Change::Interface { name: name.to_owned(), wanted: Some(Box::new(interface)) }
 }
 
 fn hole(network: &str, wanted: bool) -> Change {

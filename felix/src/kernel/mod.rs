@@ -415,6 +415,8 @@ impl Kernel {
             );
             self.state.send_modify(|state| state.in_sync = true);
             self.report();
+            self.calc.pack();
+            self.dataplane.pack();
         }
     }
 

@@ -6,6 +6,7 @@
 //! [`Delta::gone`] for what succeeded, and what failed stays in the next plan by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 /// Desired and actual objects of one kind.
 #[derive(Clone, Debug)]
@@ -86,6 +87,12 @@ impl<K: Ord + Clone, V> Delta<K, V> {
         self.dirty = keys.into_iter().filter(|key| self.differs(key)).collect();
     }
 
+    /// Takes as little room as it can, after much came in the order of the keys, which leaves a map's nodes half empty.
+    pub fn pack(&mut self) {
+        pack(&mut self.desired);
+        pack(&mut self.actual);
+    }
+
     /// What must change; empty when in sync.
     pub fn plan(&self) -> Plan<K, V>
     where
@@ -138,6 +145,12 @@ impl<K: Ord + Clone, V> Delta<K, V> {
     }
 }
 
+/// Has a map take as little room as it can; see [`Delta::pack`].
+pub fn pack<K: Ord, V>(map: &mut BTreeMap<K, V>) {
+    // A map that is made of what is sorted already has full nodes.
+    *map = mem::take(map).into_iter().collect();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +163,7 @@ mod tests {
         Seen(u8, u8),
         Gone(u8),
         Resync(Vec<(u8, u8)>),
+        Pack,
         /// Applies the plan, except for the keys of which this is a divisor.
         Apply {
             failing: u8,
@@ -164,6 +178,7 @@ mod tests {
             3 => (key.clone(), value.clone()).prop_map(|(k, v)| Op::Seen(k, v)),
             2 => key.clone().prop_map(Op::Gone),
             1 => prop::collection::vec((key, value), 0..8).prop_map(Op::Resync),
+            1 => Just(Op::Pack),
             2 => (2..5_u8).prop_map(|failing| Op::Apply { failing }),
         ]
     }
@@ -190,6 +205,7 @@ mod tests {
                     Op::Unwant(k) => { prop_assert_eq!(delta.unwant(&k), desired.remove(&k)); }
                     Op::Seen(k, v) => { actual.insert(k, v); delta.seen(k, v); }
                     Op::Gone(k) => { prop_assert_eq!(delta.gone(&k), actual.remove(&k)); }
+                    Op::Pack => delta.pack(),
                     Op::Resync(all) => { actual = all.iter().copied().collect(); delta.resync(all); }
                     Op::Apply { failing } => {
                         let refused = |key: u8| key.is_multiple_of(failing);

@@ -148,6 +148,11 @@ impl RouteTable {
         self.holdings.len()
     }
 
+    /// Takes as little room as it can: call it when many routes have come, which from now on change one by one.
+    pub fn pack(&mut self) {
+        self.holdings.pack();
+    }
+
     /// Whether our routes may be removed that are not desired. Off at the start: what is desired is not known before
     /// every source of it has spoken.
     pub fn set_sweep(&mut self, sweep: bool) {

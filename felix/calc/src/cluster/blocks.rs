@@ -1,6 +1,7 @@
 //! Who has which addresses?
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -90,6 +91,12 @@ impl Blocks {
             touched.insert(IpNet::from(address));
         }
         touched
+    }
+
+    /// Takes as little room as it can.
+    pub(super) fn pack(&mut self) {
+        self.blocks = mem::take(&mut self.blocks).into_iter().collect();
+        self.lent = mem::take(&mut self.lent).into_iter().collect();
     }
 
     fn forget(&mut self, node: &Name, destination: &IpNet) {

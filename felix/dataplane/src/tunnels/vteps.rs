@@ -4,6 +4,7 @@
 //! reached through them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
 
 use calico_delta::Delta;
@@ -21,8 +22,8 @@ const PERMANENT: u16 = 0x80;
 #[derive(Debug)]
 pub(crate) struct Vteps {
     wanted: BTreeMap<String, Vtep>,
-    /// What is wanted changed since the deltas were told.
-    changed: bool,
+    /// Addresses and MACs of which something changed since the deltas were told.
+    touched: (BTreeSet<IpAddr>, BTreeSet<Mac>),
     /// The device's number.
     index: Option<u32>,
     /// The kernel's entries must be listed.
@@ -35,18 +36,22 @@ pub(crate) struct Vteps {
 impl Default for Vteps {
     fn default() -> Self {
         let (neighbours, forwarding) = (Delta::new(), Delta::new());
-        Self { wanted: BTreeMap::new(), changed: true, index: None, stale: true, neighbours, forwarding }
+        let touched = (BTreeSet::new(), BTreeSet::new());
+        Self { wanted: BTreeMap::new(), touched, index: None, stale: true, neighbours, forwarding }
     }
 }
 
 impl Vteps {
     /// Takes what is wanted of a node.
     pub(crate) fn change(&mut self, node: String, wanted: Option<Vtep>) {
-        self.changed = true;
-        match wanted {
+        let before = match wanted {
             Some(vtep) => self.wanted.insert(node, vtep),
             None => self.wanted.remove(&node),
         };
+        for vtep in before.into_iter().chain(wanted) {
+            self.touched.0.insert(vtep.tunnel);
+            self.touched.1.insert(Mac(vtep.mac));
+        }
     }
 
     /// Looks at the kernel's entries again with the next write.
@@ -59,7 +64,7 @@ impl Vteps {
         index.is_none()
             || (index == self.index
                 && !self.stale
-                && !self.changed
+                && self.touched.0.is_empty()
                 && self.neighbours.in_sync()
                 && self.forwarding.in_sync())
     }
@@ -101,7 +106,7 @@ impl Vteps {
         if self.index != Some(index) || self.stale {
             self.list(socket, index)?;
         }
-        if std::mem::take(&mut self.changed) {
+        if !self.touched.0.is_empty() {
             self.desire();
         }
         let entries = self.forwarding.plan().upserts;
@@ -150,28 +155,33 @@ impl Vteps {
         Ok(())
     }
 
-    /// Tells the deltas what is wanted. Of two nodes that claim one address or MAC, the lexically first has it.
+    /// Tells the deltas what is wanted where something changed. Of two nodes that claim one address or MAC, the lexically first
+    /// has it.
     fn desire(&mut self) {
-        let (mut neighbours, mut forwarding) = (BTreeMap::new(), BTreeMap::new());
+        let (addresses, macs) = mem::take(&mut self.touched);
+        let mut neighbours: BTreeMap<IpAddr, Option<Mac>> = addresses.into_iter().map(|key| (key, None)).collect();
+        let mut forwarding: BTreeMap<Mac, Option<_>> = macs.into_iter().map(|key| (key, None)).collect();
         for vtep in self.wanted.values() {
             let mac = Mac(vtep.mac);
-            neighbours.entry(vtep.tunnel).or_insert(mac);
-            forwarding.entry(mac).or_insert((vtep.host, true));
+            if let Some(first) = neighbours.get_mut(&vtep.tunnel) {
+                first.get_or_insert(mac);
+            }
+            if let Some(first) = forwarding.get_mut(&mac) {
+                first.get_or_insert((vtep.host, true));
+            }
         }
         tell(&mut self.neighbours, neighbours);
         tell(&mut self.forwarding, forwarding);
     }
 }
 
-/// Makes a delta want exactly this.
-fn tell<K: Ord + Clone, V: PartialEq>(delta: &mut Delta<K, V>, wanted: BTreeMap<K, V>) {
-    let old: Vec<K> = delta.desired().keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
-    for key in old {
-        delta.unwant(&key);
-    }
+/// Makes a delta want this.
+fn tell<K: Ord + Clone, V: PartialEq>(delta: &mut Delta<K, V>, wanted: BTreeMap<K, Option<V>>) {
     for (key, value) in wanted {
-        if delta.desired().get(&key) != Some(&value) {
-            delta.want(key, value);
+        match value {
+            Some(value) if delta.desired().get(&key) == Some(&value) => {}
+            Some(value) => delta.want(key, value),
+            None => drop(delta.unwant(&key)),
         }
     }
 }

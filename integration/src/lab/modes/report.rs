@@ -40,7 +40,8 @@ pub struct Outcome {
 impl Outcome {
     /// With what packets tell; `usual` is how many a second there are while nothing changes.
     pub(super) fn new(seconds: f64, loss: Loss, usual: f64) -> Self {
-        let few = loss.sent == 0 || loss.rate < usual / 2.0;
+        // What a change itself costs is missing to those who send, and in a machine there is one CPU for all nodes.
+        let few = loss.sent == 0 || loss.rate < usual / 4.0;
         let wrong = few.then(|| {
             format!(
                 "only {:.0} packets a second of the usual {usual:.0} were sent: too few to tell anything",
@@ -94,7 +95,7 @@ pub struct ModesReport {
 }
 
 impl ModesReport {
-    /// Whether something was seen and all of it is as it should be: no packet lost of as many as usual, every way as the mode
+    /// Whether something was seen and all of it is as it should be: no packet lost of enough, every way as the mode
     /// has it, the largest packets passed.
     pub fn good(&self) -> bool {
         let mut outcomes = self.outcomes().peekable();
@@ -200,7 +201,7 @@ mod tests {
         assert!(good.good(), "{good}");
         for (what, outcome) in [
             ("a lost packet", Outcome::new(1.0, loss(3000, 1, 990.0), 1000.0)),
-            ("few packets", Outcome::new(1.0, loss(1400, 0, 490.0), 1000.0)),
+            ("few packets", Outcome::new(1.0, loss(700, 0, 240.0), 1000.0)),
             ("none", Outcome::new(1.0, loss(0, 0, 0.0), 0.0)),
             ("a wrong way", Outcome { wrong: vec!["x".into()], ..Outcome::new(1.0, loss(3000, 0, 990.0), 1000.0) }),
         ] {

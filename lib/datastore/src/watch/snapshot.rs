@@ -1,9 +1,11 @@
 //! What a watcher of one kind has been told, and what it must be told next.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
 
 use calico_api::Key;
+use ipnet::IpNet;
 
 use super::Update;
 use crate::{Change, Fault, Listing, Revision};
@@ -12,13 +14,61 @@ use crate::{Change, Fault, Listing, Revision};
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     /// The last good version of each key.
-    good: HashMap<Key, Revision>,
+    good: Versions,
     /// What is unreadable at present, by the store's name for it.
     faults: BTreeMap<String, Fault>,
     /// From where a watch continues; `None` before the first listing, and after a compaction.
     at: Option<Revision>,
     /// What has come of the present listing.
     listed: Listed,
+}
+
+/// The last good version of each key, in little room: of blocks there may be sixty thousand. Of a revision only its hash is kept,
+/// which serves to see whether a version is another one.
+#[derive(Debug, Default)]
+struct Versions {
+    blocks: BTreeMap<IpNet, u64>,
+    others: HashMap<Key, u64>,
+}
+
+impl Versions {
+    fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.others.is_empty()
+    }
+
+    fn contains(&self, key: &Key) -> bool {
+        match key {
+            Key::Block(network) => self.blocks.contains_key(network),
+            other => self.others.contains_key(other),
+        }
+    }
+
+    /// Notes a version; whether it is another one than before.
+    fn note(&mut self, key: &Key, revision: &Revision) -> bool {
+        let mut hash = DefaultHasher::new();
+        revision.hash(&mut hash);
+        let version = hash.finish();
+        let before = match key {
+            Key::Block(network) => self.blocks.insert(*network, version),
+            other => match self.others.get_mut(other) {
+                Some(there) => Some(mem::replace(there, version)),
+                None => self.others.insert(other.clone(), version),
+            },
+        };
+        before != Some(version)
+    }
+
+    /// Forgets a key; whether it was there.
+    fn forget(&mut self, key: &Key) -> bool {
+        match key {
+            Key::Block(network) => self.blocks.remove(network).is_some(),
+            other => self.others.remove(other).is_some(),
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        self.blocks.keys().map(|network| Key::Block(*network)).chain(self.others.keys().cloned())
+    }
 }
 
 /// What has come of a listing, apart from what is in the snapshot by now.
@@ -63,8 +113,7 @@ impl Snapshot {
                 present.insert(entry.key.clone());
             }
             let recovered = self.listed.torn.remove(&entry.key) && !torn.contains(&entry.key);
-            if recovered || self.good.get(&entry.key) != Some(&entry.revision) {
-                self.good.insert(entry.key.clone(), entry.revision.clone());
+            if self.good.note(&entry.key, &entry.revision) || recovered {
                 updates.push(Update::Put(entry));
             }
         }
@@ -84,10 +133,10 @@ impl Snapshot {
         self.faults.retain(|name, _| listed.faults.contains(name));
         self.at = Some(revision);
         let Some(present) = listed.present else { return Vec::new() };
-        let mut gone: Vec<Key> = self.good.keys().filter(|key| !present.contains(*key)).cloned().collect();
-        gone.extend(listed.torn.into_iter().filter(|key| !present.contains(key) && !self.good.contains_key(key)));
+        let mut gone: Vec<Key> = self.good.keys().filter(|key| !present.contains(key)).collect();
+        gone.extend(listed.torn.into_iter().filter(|key| !present.contains(key) && !self.good.contains(key)));
         for key in &gone {
-            self.good.remove(key);
+            self.good.forget(key);
         }
         gone.into_iter().map(Update::Delete).collect()
     }
@@ -98,16 +147,13 @@ impl Snapshot {
             Change::Put(entry) => {
                 self.at = Some(entry.revision.clone());
                 let recovered = self.recover(&entry.key);
-                let news = recovered || self.good.get(&entry.key) != Some(&entry.revision);
-                news.then(|| {
-                    self.good.insert(entry.key.clone(), entry.revision.clone());
-                    Update::Put(entry)
-                })
+                let news = self.good.note(&entry.key, &entry.revision) || recovered;
+                news.then_some(Update::Put(entry))
             }
             Change::Delete { key, revision } => {
                 self.at = Some(revision);
                 let recovered = self.recover(&key);
-                (self.good.remove(&key).is_some() || recovered).then_some(Update::Delete(key))
+                (self.good.forget(&key) || recovered).then_some(Update::Delete(key))
             }
             Change::Fault(fault) => self.fault(fault),
             Change::Bookmark(revision) => {

@@ -1,6 +1,7 @@
 //! Which routes of ours are there, which are desired, and which of them go through an interface?
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::Arc;
 
 use calico_delta::Delta;
@@ -30,6 +31,14 @@ impl Holdings {
             parked: BTreeMap::new(),
             through: BTreeMap::new(),
             sourced: 0,
+        }
+    }
+
+    /// Takes as little room as it can, after much has come in order.
+    pub(super) fn pack(&mut self) {
+        self.delta.pack();
+        for keys in self.through.values_mut() {
+            *keys = mem::take(keys).into_iter().collect();
         }
     }
 
@@ -215,6 +224,7 @@ mod tests {
         Leave(IpNet),
         CeaseToLeave(IpNet),
         Resync(Vec<Route>),
+        Pack,
     }
 
     fn route() -> impl Strategy<Value = Route> {
@@ -240,6 +250,7 @@ mod tests {
             route().prop_map(|route| Op::Leave(route.destination)),
             route().prop_map(|route| Op::CeaseToLeave(route.destination)),
             prop::collection::vec(route(), 0..6).prop_map(Op::Resync),
+            Just(Op::Pack),
         ]
     }
 
@@ -256,6 +267,7 @@ mod tests {
                     Op::Unwant(key) => { desired.remove(&key); holdings.unwant(&key); }
                     Op::Seen(route) => { actual.insert(route.key(), route.clone()); holdings.seen(route); }
                     Op::Gone(key) => { actual.remove(&key); holdings.gone(&key); }
+                    Op::Pack => holdings.pack(),
                     Op::Leave(to) => { left.insert(to); holdings.leave(to); }
                     Op::CeaseToLeave(to) => { left.remove(&to); holdings.cease_to_leave(to); }
                     Op::Resync(routes) => {
