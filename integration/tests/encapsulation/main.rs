@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bed;
+mod kubernetes;
 mod nat;
 
 use anyhow::{Result, ensure};
