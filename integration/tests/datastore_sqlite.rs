@@ -1,7 +1,8 @@
 //! The SQLite store does what every store must, and what only it can: it is shared by processes.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::slice;
 use std::sync::Mutex;
 
@@ -11,6 +12,9 @@ use calico_datastore::sqlite::Sqlite;
 use calico_datastore::watch::{Update, watch};
 use calico_datastore::{Error, Filter, Store};
 use integration::conformance::{PATIENCE, Subject, sample};
+use integration::wait;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
@@ -75,6 +79,9 @@ const OTHER: &str = "OCICAT_TEST_STORE";
 /// Set where it shall write one value again and again until it is killed.
 const ENDLESS: &str = "OCICAT_TEST_ENDLESS";
 
+/// Set where its disk is bad.
+const BAD_DISK: &str = "OCICAT_TEST_BAD_DISK";
+
 /// This test binary again, as another process that writes to the store at `path`.
 fn other_process(path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -98,6 +105,12 @@ async fn the_other_process() {
         loop {
             entry = store.backend().update(&one.key, entry.value, &entry.revision).await.unwrap();
         }
+    }
+    if std::env::var(BAD_DISK).is_ok() {
+        let told = store.backend().create(&one.key, one.first).await.unwrap_err();
+        let Error::Unavailable { reason, .. } = &told else { panic!("{told}") };
+        assert!(reason.contains("may be lost in a power cut") && reason.contains("store.db-wal"), "{told}");
+        return;
     }
     for sample in [&one, &two, &three] {
         store.backend().create(&sample.key, sample.first.clone()).await.unwrap();
@@ -145,6 +158,52 @@ async fn a_process_in_another_mount_namespace_may_have_the_store_under_another_p
     command.arg(plain.get_program()).args(plain.get_args());
     command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
     see_the_other_process(&file, &mut command).await;
+}
+
+/// The other process under `strace`, with something done to each call by which it has the disk write.
+fn with_syncs(file: &File, done: &str, record: &Path) -> Command {
+    let plain = other_process(&file.path());
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qqq", "-e", "signal=none", "-e", "trace=fsync,fdatasync", "-e"]);
+    command.arg(format!("inject=fsync,fdatasync:{done}")).arg("-o").arg(record);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    command
+}
+
+/// A process and those that it started, which end with the test.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_writer_hears_of_his_write_when_it_is_on_the_disk_and_not_if_the_disk_refuses() {
+    let file = File::new().await;
+    let record = file.dir.path().join("record");
+    let mut command = with_syncs(&file, "error=EIO", &record);
+    assert!(command.env(BAD_DISK, "yes").status().unwrap().success());
+    let calls = std::fs::read_to_string(&record).unwrap();
+    assert!(calls.contains("fdatasync"), "{calls}");
+}
+
+#[tokio::test]
+async fn a_process_that_waits_for_the_disk_keeps_no_other_from_writing() {
+    let file = File::new().await;
+    let record = file.dir.path().join("record");
+    let _child = Group(with_syncs(&file, "signal=STOP", &record).process_group(0).spawn().unwrap());
+    let [one, two, _] = writes();
+    wait::becomes(PATIENCE, "the other process stands at its sync", || {
+        Ok(std::fs::read_to_string(&record).is_ok_and(|calls| calls.contains("fdatasync")))
+    })
+    .unwrap();
+    let backend = file.store.backend();
+    assert_eq!(backend.get(&one.key).await.unwrap().key, one.key, "it is committed");
+    backend.create(&two.key, two.first).await.unwrap();
 }
 
 #[tokio::test]

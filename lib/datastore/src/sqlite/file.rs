@@ -57,9 +57,18 @@ impl File {
 
     /// The file that every writer touches after a commit.
     pub(super) fn notify_path(&self) -> PathBuf {
+        self.beside("-notify")
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
-        path.push("-notify");
+        path.push(suffix);
         path.into()
+    }
+
+    /// What was written and is not yet in the file itself.
+    pub(super) fn wal_path(&self) -> PathBuf {
+        self.beside("-wal")
     }
 
     /// How often the file was replaced by another since the start.
@@ -210,9 +219,8 @@ fn try_open(path: &Path, deadline: Instant) -> Result<Connection, Refusal> {
     wait_for_locks(&mut connection, deadline)?;
     connection.set_prepared_statement_cache_capacity(16);
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL: what is written is on the disk when the writer hears of it, power cut or not. It costs an fsync a commit, of which
-    // a pod's start has one, while its interface is made.
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    // NORMAL: no order of writes is broken by a power cut; that none is lost of which its writer has heard is `sync.rs`' part.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     // The log is folded into the file when nothing else is to be done; this is for a thread that never has nothing to do.
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     connection.pragma_update(None, "cache_size", -512)?;

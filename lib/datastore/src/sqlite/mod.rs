@@ -3,12 +3,14 @@
 //! A log table with revisions; compare-and-swap by revision in one `IMMEDIATE` transaction; watches
 //! that read the log from where they are whenever somebody has written, in this process or another.
 //! Processes in different mount namespaces may share the file by any path, as long as its directory is the
-//! same one: SQLite keeps two files beside it (`-wal`, `-shm`), and we a third (`-notify`).
+//! same one: SQLite keeps two files beside it (`-wal`, `-shm`), and we a third (`-notify`). What was written is on the disk
+//! when its writer hears of it; others may see it a moment earlier.
 
 mod file;
 mod key;
 mod log;
 mod parts;
+mod sync;
 mod watch;
 mod worker;
 
@@ -50,7 +52,7 @@ impl Sqlite {
     /// Opens the file, and makes it (mode 0600) if it is not there; `:memory:` is a new store of its own, without a file.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] with path and cause, within two seconds.
+    /// [`Error::Unavailable`] with path and cause, within five seconds.
     pub async fn open(path: &str) -> Result<Self> {
         let worker = Worker::start(worker::describe(path), path.to_owned()).await?;
         Ok(Self { worker: Arc::new(worker), keep: KEEP })

@@ -17,15 +17,15 @@ use tokio::sync::{oneshot, watch};
 
 use super::file::{File, MEMORY};
 use super::log;
+use super::sync::Syncer;
 use crate::{Error, Result};
 
 /// How long an operation may wait for its turn and for locks.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(2500);
 
-/// How much later the caller gives up by itself, should the thread hang in the file system: a disk that is busy with
-/// others answers after a second or two. Together as long as the other stores have, so that trouble is named within five
-/// seconds.
-pub(super) const GRACE: Duration = Duration::from_secs(3);
+/// How much later the caller gives up by itself, should the file system hang: a disk that is busy with others answers after
+/// a second or two. Together as long as the other stores have, so that trouble is named within five seconds.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// How often the log is looked at although nobody has rung.
 const POLL: Duration = Duration::from_secs(1);
@@ -92,6 +92,8 @@ impl Signals {
 /// What the thread works with.
 struct Shop {
     file: File,
+    /// A store in memory has none.
+    syncer: Option<Syncer>,
     signals: Arc<Signals>,
     follower: Option<Follower>,
     /// Writes since the log was folded.
@@ -123,10 +125,10 @@ impl Worker {
         std::thread::Builder::new()
             .name("sqlite".to_owned())
             .stack_size(STACK)
-            .spawn(move || match File::create(&path, Instant::now() + PATIENCE) {
-                Ok(file) => {
+            .spawn(move || match Shop::open(&path, their_signals) {
+                Ok(shop) => {
                     let _ = opened.send(Ok(()));
-                    Shop { file, signals: their_signals, follower: None, writes: 0 }.serve(&inbox, &their_bell);
+                    shop.serve(&inbox, &their_bell);
                 }
                 Err(reason) => {
                     let _ = opened.send(Err(reason));
@@ -188,9 +190,12 @@ impl Worker {
         let deadline = Instant::now() + PATIENCE;
         self.send(Box::new(move |shop| {
             let result = shop.attempt(deadline, work);
-            let done = result.is_ok();
-            let _ = reply.send(result);
-            if wrote && done {
+            if !wrote || result.is_err() {
+                let _ = reply.send(result);
+            } else {
+                shop.when_safe(move |safe| {
+                    let _ = reply.send(safe.and(result));
+                });
                 shop.writes += 1;
                 shop.file.ring();
                 shop.follow(deadline);
@@ -249,6 +254,26 @@ fn explain(error: &rusqlite::Error) -> String {
 }
 
 impl Shop {
+    fn open(path: &str, signals: Arc<Signals>) -> Result<Self, String> {
+        let file = File::create(path, Instant::now() + PATIENCE)?;
+        let syncer = if file.in_memory() {
+            None
+        } else {
+            let started = Syncer::start(file.wal_path());
+            Some(started.map_err(|error| format!("cannot start a thread: {error}"))?)
+        };
+        Ok(Self { file, syncer, signals, follower: None, writes: 0 })
+    }
+
+    /// Has `told` called when what is committed by now is on the disk.
+    fn when_safe(&self, told: impl FnOnce(Result<(), Failure>) + Send + 'static) {
+        let Some(syncer) = &self.syncer else { return told(Ok(())) };
+        let store = describe(&self.file.path().to_string_lossy());
+        syncer.after(move |synced| {
+            told(synced.map_err(|reason| Failure::Told(Error::Unavailable { store, reason })));
+        });
+    }
+
     fn serve(mut self, inbox: &mpsc::Receiver<Job>, bell: &OwnedFd) {
         loop {
             loop {
