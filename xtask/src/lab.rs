@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::build::{self, Profile};
 use crate::image;
+use crate::scratch;
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, option, privileged, run, say, target};
 
@@ -26,7 +27,9 @@ pub(crate) fn play(arguments: &[String]) -> Result<()> {
     if server == Some("kubernetes") {
         run(std::process::Command::new(programs.join("lab-servers")).arg("build"))?;
     }
-    run(privileged(programs.join("lab")).args(arguments))
+    let mut lab = privileged(programs.join("lab"));
+    scratch::use_memory(&mut lab);
+    run(lab.args(arguments))
 }
 
 /// The lab on a real cluster: what runs there is the image.

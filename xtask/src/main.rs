@@ -10,6 +10,7 @@ mod fuzz;
 mod image;
 mod lab;
 mod manifests;
+mod scratch;
 mod setup;
 mod shell;
 mod test;
