@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use integration::machine::{self, Machine, Shared};
 use integration::{PATIENCE, wait};
+use tempfile::TempDir;
 
 /// Several are booted at once, for little.
 const SMALL: u32 = 512;
@@ -50,6 +51,11 @@ fn a_machine_that_takes_too_long_is_stopped_with_all_its_processes() -> Result<(
     wait::becomes(PATIENCE, "no process of the machine is left", || Ok(processes(shared.path())?.is_empty()))
 }
 
+/// A folder of which the machine sees what we see, wherever other temporary files go.
+fn seen() -> Result<TempDir> {
+    Ok(tempfile::tempdir_in("/var/tmp")?)
+}
+
 /// The program `machine` with something that does not end, and its folder in this one. Returns when it runs.
 fn started(folder: &Path) -> Result<std::process::Child> {
     let memory = SMALL.to_string();
@@ -64,7 +70,7 @@ fn started(folder: &Path) -> Result<std::process::Child> {
 
 #[test]
 fn whoever_dies_takes_all_processes_of_the_machine_along() -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    let folder = seen()?;
     let mut child = started(folder.path())?;
     let before = processes(folder.path())?;
     // The kernel, and at least one process of what runs in it; its memory is on no disk, if there is another place.
@@ -84,8 +90,9 @@ fn whoever_dies_takes_all_processes_of_the_machine_along() -> Result<()> {
 
 #[test]
 fn a_machine_that_is_interrupted_leaves_neither_processes_nor_its_folder() -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    let folder = seen()?;
     let mut child = started(folder.path())?;
+    ensure!(!processes(folder.path())?.is_empty());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(child.id())?), nix::sys::signal::Signal::SIGINT)?;
     let status = child.wait()?;
     ensure!(status.code() == Some(130), "{status}");
