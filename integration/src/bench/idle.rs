@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::ops::Add;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -21,9 +22,14 @@ pub struct IdlePlan {
     pub pods: u16,
     /// Routes that the first node learns by BGP from the last, beside those to the nodes' own blocks.
     pub routes: u32,
-    /// How long nothing happens before it is looked, in seconds.
+    /// How long nothing happens before it is looked for the first time, in seconds.
     pub rest: u32,
+    /// How long it is looked every ten seconds, in seconds.
+    pub watch: u32,
 }
+
+/// Between two looks.
+const STEP: Duration = Duration::from_secs(10);
 
 /// Pods on each of the other nodes, and on the first before the rest of its own.
 const PODS: u16 = 2;
@@ -55,30 +61,47 @@ pub fn idle(plan: IdlePlan) -> Result<String> {
         learn(&net, last, plan.routes)?;
         routed(first, usize::try_from(plan.routes)? + nodes.len() - 1)
     })?;
-    // What the programs ran through for all this alone is given back within a minute.
+    // What the programs ran through for all this alone is given back meanwhile.
     progress.step(&format!("{} s of rest", plan.rest), || {
         std::thread::sleep(Duration::from_secs(plan.rest.into()));
         Ok(())
     })?;
-    let mut text = format!("\n{:<10} {:<12} {:>9} {:>12} {:>9}\n", "node", "program", "PSS kB", "private kB", "RSS kB");
-    let mut weights = Vec::new();
-    for node in &nodes {
-        let mut sum = (0, 0, 0);
-        for program in ["felix", "bgp-speaker"] {
-            let memory = memory(node, program)?;
-            let Memory { pss, private, rss } = memory;
-            sum = (sum.0 + pss, sum.1 + private, sum.2 + rss);
-            writeln!(text, "{:<10} {program:<12} {pss:>9} {private:>12} {rss:>9}", node.name())?;
+    let weights = progress.step(&format!("{} s of weighing", plan.watch), || {
+        let looks = u64::from(plan.watch) / STEP.as_secs() + 1;
+        let mut weights: Vec<_> = nodes.iter().map(|_| Weights::default()).collect();
+        for look in 0..looks {
+            if look > 0 {
+                std::thread::sleep(STEP);
+            }
+            for (node, weights) in nodes.iter().zip(&mut weights) {
+                let (felix, speaker) = (memory(node, "felix")?, memory(node, "bgp-speaker")?);
+                weights.felix.push(felix);
+                weights.speaker.push(speaker);
+                weights.together.push(felix + speaker);
+            }
         }
-        let (pss, private, rss) = sum;
-        writeln!(text, "{:<10} {:<12} {pss:>9} {private:>12} {rss:>9}", node.name(), "together")?;
-        weights.push((pss, rss));
+        Ok(weights)
+    })?;
+    let mut text = format!(
+        "\n{:<10} {:<12} {:>9} {:>12} {:>9} {:>12}\n",
+        "node", "program", "PSS kB", "private kB", "RSS kB", "most PSS kB"
+    );
+    for (node, weights) in nodes.iter().zip(&weights) {
+        for (program, looks) in
+            [("felix", &weights.felix), ("bgp-speaker", &weights.speaker), ("together", &weights.together)]
+        {
+            let Memory { pss, private, rss } = median(looks);
+            let most = looks.iter().map(|look| look.pss).max().unwrap_or_default();
+            writeln!(text, "{:<10} {program:<12} {pss:>9} {private:>12} {rss:>9} {most:>12}", node.name())?;
+        }
     }
-    let (pss, rss) = weights.first().copied().unwrap_or_default();
+    let first_weights = weights.first().map(|weights| weights.together.as_slice()).unwrap_or_default();
+    let Memory { pss, rss, .. } = median(first_weights);
+    let most = first_weights.iter().map(|look| look.pss).max().unwrap_or_default();
     let octets = |kilobytes: u64| anyhow::Ok(f64::from(u32::try_from(kilobytes)?) * 1024.0);
     writeln!(
         text,
-        "\n{} with {} pods and {} learned routes: {:.1} MB PSS, {:.2} of the aim of {:.0} MB; \
+        "\n{} with {} pods and {} learned routes: {:.1} MB PSS, {:.2} of the aim of {:.0} MB; {:.1} MB in the heaviest moment; \
          {:.1} MB (RSS) is the most it can be where no other node shares the programs",
         first.name(),
         plan.pods,
@@ -86,9 +109,28 @@ pub fn idle(plan: IdlePlan) -> Result<String> {
         octets(pss)? / 1e6,
         octets(pss)? / AIM,
         AIM / 1e6,
+        octets(most)? / 1e6,
         octets(rss)? / 1e6,
     )?;
     Ok(text)
+}
+
+/// What a node's programs weighed at each look.
+#[derive(Default)]
+struct Weights {
+    felix: Vec<Memory>,
+    speaker: Vec<Memory>,
+    together: Vec<Memory>,
+}
+
+/// Of each figure by itself.
+fn median(looks: &[Memory]) -> Memory {
+    let of = |figure: fn(&Memory) -> u64| {
+        let mut figures: Vec<_> = looks.iter().map(figure).collect();
+        figures.sort_unstable();
+        figures.get(figures.len() / 2).copied().unwrap_or_default()
+    };
+    Memory { pss: of(|look| look.pss), private: of(|look| look.private), rss: of(|look| look.rss) }
 }
 
 /// Gives a node so many blocks, which its speaker tells the others.
@@ -109,10 +151,19 @@ fn learn(net: &Net, node: &Node<'_>, count: u32) -> Result<()> {
 }
 
 /// Kilobytes.
+#[derive(Clone, Copy)]
 struct Memory {
     pss: u64,
     private: u64,
     rss: u64,
+}
+
+impl Add for Memory {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { pss: self.pss + other.pss, private: self.private + other.private, rss: self.rss + other.rss }
+    }
 }
 
 fn memory(node: &Node<'_>, program: &str) -> Result<Memory> {

@@ -47,9 +47,12 @@ enum Bench {
         /// How many routes it learns by BGP, beside those of the other pods.
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=2048))]
         routes: u32,
-        /// How many seconds nothing happens before it is looked.
-        #[arg(long, default_value_t = 120)]
+        /// How many seconds nothing happens before it is looked for the first time.
+        #[arg(long, default_value_t = 60)]
         rest: u32,
+        /// For how many seconds it is looked, every ten; the median counts. What daemons do now and then is part of it.
+        #[arg(long, default_value_t = 180)]
+        watch: u32,
     },
     /// Packets and octets a second from pod to pod over two nodes, against the same path built by hand with `ip`.
     Dataplane {
@@ -97,7 +100,9 @@ fn main() -> ExitCode {
             };
             bench::cni(&bench::Plan { store, count, rounds: rounds.max(1), kept, at_once })
         }
-        Bench::Idle { nodes, pods, routes, rest } => bench::idle(bench::IdlePlan { nodes, pods, routes, rest }),
+        Bench::Idle { nodes, pods, routes, rest, watch } => {
+            bench::idle(bench::IdlePlan { nodes, pods, routes, rest, watch })
+        }
         Bench::Dataplane { modes, rounds, seconds } => {
             bench::dataplane(&bench::DataplanePlan { modes, rounds, seconds })
         }
