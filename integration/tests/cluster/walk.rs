@@ -43,7 +43,9 @@ cp /run/ocicat-walk/calico /opt/cni/bin/calico.new
 mv /opt/cni/bin/calico.new /opt/cni/bin/calico
 rm -r /run/ocicat-walk
 for name in $(ls /run/netns); do
-    [ -n "$(ip netns pids "$name")" ] || ip netns delete "$name"
+    # containerd may be removing it at this moment.
+    pids=$(ip netns pids "$name" 2>&1) || continue
+    [ -n "$pids" ] || ip netns delete "$name" || [ ! -e "/run/netns/$name" ]
 done
 "#;
 
