@@ -52,7 +52,7 @@ impl Sqlite {
     /// Opens the file, and makes it (mode 0600) if it is not there; `:memory:` is a new store of its own, without a file.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] with path and cause, within five seconds.
+    /// [`Error::Unavailable`] with path and cause, within two seconds if others hold the lock, within five if the file system hangs.
     pub async fn open(path: &str) -> Result<Self> {
         let worker = Worker::start(worker::describe(path), path.to_owned()).await?;
         Ok(Self { worker: Arc::new(worker), keep: KEEP })

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 /// Enough for a call of the kernel and an answer.
@@ -50,7 +50,7 @@ impl Syncer {
 }
 
 /// Opened each time: the log may be another file by now. Closing it drops no lock, SQLite has none on this file.
-fn sync(wal: &PathBuf) -> Result<(), String> {
+fn sync(wal: &Path) -> Result<(), String> {
     match File::open(wal).and_then(|file| file.sync_data()) {
         // The last who used it has folded it into the file, and synced that.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

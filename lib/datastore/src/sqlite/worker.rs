@@ -21,11 +21,11 @@ use super::sync::Syncer;
 use crate::{Error, Result};
 
 /// How long an operation may wait for its turn and for locks.
-pub(super) const PATIENCE: Duration = Duration::from_millis(2500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How much later the caller gives up by itself, should the file system hang: a disk that is busy with others answers after
 /// a second or two. Together as long as the other stores have, so that trouble is named within five seconds.
-pub(super) const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// How often the log is looked at although nobody has rung.
 const POLL: Duration = Duration::from_secs(1);
