@@ -43,9 +43,12 @@ cp /run/ocicat-walk/calico /opt/cni/bin/calico.new
 mv /opt/cni/bin/calico.new /opt/cni/bin/calico
 rm -r /run/ocicat-walk
 for name in $(ls /run/netns); do
-    # containerd may be removing it at this moment.
-    pids=$(ip netns pids "$name" 2>&1) || continue
-    [ -n "$pids" ] || ip netns delete "$name" || [ ! -e "/run/netns/$name" ]
+    # What cannot be looked at or deleted must be gone: containerd may be removing it at this moment.
+    if pids=$(ip netns pids "$name"); then
+        [ -n "$pids" ] || ip netns delete "$name" || [ ! -e "/run/netns/$name" ]
+    else
+        [ ! -e "/run/netns/$name" ]
+    fi
 done
 "#;
 
